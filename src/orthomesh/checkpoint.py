@@ -1,0 +1,97 @@
+"""What survives a kill at any moment: device states on disk, replaced whole or not at all, and their hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from .types import Array, DeviceState
+
+SCHEMA = "1"
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Replace a file in one step: a reader, or a crash, sees the old content or the new one.
+
+    Raises:
+        OSError: e.g. no space left; the old file is untouched and the attempt leaves nothing behind.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    attempt = path.with_name(f".{path.name}.new")
+    try:
+        with open(attempt, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(attempt, path)
+    except OSError:
+        attempt.unlink(missing_ok=True)
+        raise
+
+
+def digest(devices: Mapping[int, DeviceState]) -> str:
+    """SHA-256 over all arrays of all devices: names, types, shapes and bytes, in order of id and name."""
+    total = hashlib.sha256()
+    for name, array in _flat(devices).items():
+        total.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
+        total.update(np.ascontiguousarray(array).tobytes())
+    return total.hexdigest()
+
+
+def save_devices(path: Path, devices: Mapping[int, DeviceState], rounds_done: int) -> None:
+    """Write a checkpoint: the states of all devices after so many rounds."""
+    note = {
+        "schema": SCHEMA,
+        "rounds_done": str(rounds_done),
+        "devices": json.dumps(sorted(devices)),
+        "sha256": digest(devices),
+    }
+    arrays = {name: np.ascontiguousarray(a) for name, a in _flat(devices).items()}
+    write_whole(path, save(arrays, metadata=note))
+
+
+def load_devices(path: Path) -> tuple[dict[int, DeviceState], int]:
+    """Read a checkpoint back.
+
+    Returns:
+        The states by id, and how many rounds they have behind them.
+
+    Raises:
+        ValueError: no checkpoint, truncated, of another version, or altered since it was written.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            note = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"checkpoint {path} cannot be read, it may be truncated: {error}") from None
+    if note.get("schema") != SCHEMA:
+        raise ValueError(f"checkpoint {path} is of version {note.get('schema')!r}, this code reads {SCHEMA!r}")
+    devices = {k: _gather(arrays, k) for k in json.loads(note["devices"])}
+    if digest(devices) != note["sha256"]:
+        raise ValueError(f"checkpoint {path} was altered since it was written: its SHA-256 does not match")
+    return devices, int(note["rounds_done"])
+
+
+def _flat(devices: Mapping[int, DeviceState]) -> dict[str, Array]:
+    flat: dict[str, Array] = {}
+    for k in sorted(devices):
+        for part, arrays in (("own", devices[k].own), ("bank", devices[k].bank)):
+            flat.update({f"{k}/{part}/{name}": arrays[name] for name in sorted(arrays)})
+    return flat
+
+
+def _gather(arrays: Mapping[str, Array], device: int) -> DeviceState:
+    parts: dict[str, dict[str, Array]] = {"own": {}, "bank": {}}
+    for name, array in arrays.items():
+        owner, part, rest = name.split("/", 2)
+        if int(owner) == device:
+            parts[part][rest] = array
+    return DeviceState(id=device, own=parts["own"], bank=parts["bank"])

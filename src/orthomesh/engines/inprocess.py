@@ -1,0 +1,82 @@
+"""The in-process engine: hosts every device, computes in this process or on worker processes beside it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from ..types import Envelope, Facts, Message, Phase, Round
+
+Y = TypeVar("Y")
+
+
+@dataclass(frozen=True)
+class InProcess:
+    """Every device in one process. With `pool`, `map` runs on its workers; the result does not change.
+
+    Nothing is lost beyond what the air lost, so `share` and `exchange` only regroup.
+    """
+
+    num_devices: int
+    pool: ProcessPoolExecutor | None = field(default=None, compare=False)
+
+    @property
+    def hosted(self) -> tuple[int, ...]:
+        """All of them."""
+        return tuple(range(self.num_devices))
+
+    def map(self, fn: Callable[..., Y], items: Mapping[int, Any], *args: Any) -> dict[int, Y]:
+        """Apply `fn(item, *args)` to each item, in order of id."""
+        if self.pool is None:
+            return {k: fn(items[k], *args) for k in sorted(items)}
+        futures = {k: self.pool.submit(fn, items[k], *args) for k in sorted(items)}
+        return {k: f.result() for k, f in futures.items()}
+
+    def share(self, facts: Mapping[int, Facts], t: Round) -> dict[int, Facts]:
+        """Everybody's facts are already here."""
+        return {k: facts[k] for k in sorted(facts)}
+
+    def exchange(self, outbox: Sequence[Message], phase: Phase, t: Round) -> dict[int, list[Envelope]]:
+        """One envelope per edge, in order of sender; empty where no message covers the edge."""
+        payload = {(m.src, dst): m.payload for m in outbox for dst in m.dsts}
+        inbox: dict[int, list[Envelope]] = {k: [] for k in self.hosted}
+        for edge in sorted(phase.edges, key=lambda e: e.src):
+            inbox[edge.dst].append(Envelope(edge, payload.get((edge.src, edge.dst))))
+        return inbox
+
+
+def worker_pool(num_workers: int, num_threads: int) -> ProcessPoolExecutor | None:
+    """Worker processes with a pinned number of torch threads each; none for a single worker.
+
+    Workers are spawned, not forked, so that torch and its threads start clean; each loads the base model once.
+    """
+    if num_workers <= 1:
+        return None
+    return ProcessPoolExecutor(
+        max_workers=num_workers,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=start_worker,
+        initargs=(num_threads,),
+    )
+
+
+def start_worker(num_threads: int) -> None:
+    """Pin threads and leave Ctrl-C to the parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    pin_threads(num_threads)
+
+
+def pin_threads(num_threads: int) -> None:
+    """Fix how many threads torch computes with: results are bitwise equal only for the same number.
+
+    Idle OpenMP threads must not spin, or two threads on a busy machine run twenty times slower than one.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    import torch  # after the environment is set
+
+    torch.set_num_threads(num_threads)

@@ -1,0 +1,124 @@
+"""What a run leaves behind while it goes: one small file per method and round, tables in Parquet at the end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..checkpoint import write_whole
+from ..types import COLUMNS, DeviceState, RoundInfo, Spend
+from .accuracy import Score, mean_accuracy, routed_share
+
+
+class Journal:
+    """Records of a run directory: `records/LABEL/round-0003.json` and `records/LABEL/exam-0003.json`.
+
+    Each is written whole or not at all, and written again when a round is run again.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def _path(self, label: str, kind: str, number: int) -> Path:
+        return self.directory / "records" / label / f"{kind}-{number:04d}.json"
+
+    def has(self, label: str, round_: int) -> bool:
+        """Whether the examination after so many rounds is on record."""
+        return self._path(label, "exam", round_).is_file()
+
+    def accuracy(self, label: str, round_: int) -> dict[str, float]:
+        """Accuracy by task of an examination on record."""
+        exam = json.loads(self._path(label, "exam", round_).read_text())
+        return dict(exam["accuracy"])
+
+    def write_exam(
+        self,
+        label: str,
+        round_: int,
+        scores: Sequence[Mapping[str, Score]],
+        weights: Sequence[int],
+        held: Mapping[int, int],
+    ) -> None:
+        """Put an examination on record; `held` says how many experts each device answered with."""
+        exam = {
+            "method": label,
+            "round": round_,
+            "accuracy": mean_accuracy(scores, weights),
+            "prompts": {task: s.asked for task, s in scores[0].items()},
+            "cut": {task: s.cut for task, s in scores[0].items()},
+            "route_right": routed_share(scores, weights),
+            "held": {str(k): n for k, n in held.items()},
+        }
+        write_whole(self._path(label, "exam", round_), json.dumps(exam).encode())
+
+    def write_round(self, label: str, info: RoundInfo, devices: Mapping[int, DeviceState], seconds: float) -> None:
+        """Put a round on record: what each device learnt and spent, and what became of every transfer."""
+        rows = [_device_row(label, info, k) for k in sorted(devices)]
+        record = {
+            "devices": rows,
+            "links": [{"method": label, "round": info.index + 1, **link._asdict()} for link in info.links],
+            "clusters": info.plan.clusters,
+            "elapsed_s": info.cost.elapsed_s,
+            "wall_s": seconds,
+        }
+        write_whole(self._path(label, "round", info.index + 1), json.dumps(record).encode())
+
+    def rounds(self, label: str) -> list[dict[str, Any]]:
+        """Round records of a method, in order."""
+        return [json.loads(p.read_text()) for p in sorted(self._path(label, "round", 0).parent.glob("round-*.json"))]
+
+    def exams(self, label: str) -> list[dict[str, Any]]:
+        """Examinations of a method, in order."""
+        return [json.loads(p.read_text()) for p in sorted(self._path(label, "exam", 0).parent.glob("exam-*.json"))]
+
+
+def _device_row(label: str, info: RoundInfo, device: int) -> dict[str, Any]:
+    learnt, spent = info.learnt[device], info.cost.by_device.get(device, Spend())
+    return {
+        "method": label,
+        "round": info.index + 1,
+        "device": device,
+        "loss_first": learnt.first_loss,
+        "loss_last": learnt.last_loss,
+        "steps": learnt.steps,
+        "trained": learnt.trained,
+        **{f"bytes_{c}": spent.bytes_sent.get(c, 0) for c in COLUMNS},
+        "airtime_s": spent.airtime_s,
+        "energy_j": spent.energy_j,
+        "power_w": spent.power_w,
+        "lost": spent.lost,
+    }
+
+
+def write_tables(journal: Journal, labels: Sequence[str]) -> None:
+    """Write `rounds.parquet`, `accuracy.parquet` and `links.parquet` from the records of the given rows."""
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    rounds = [r for label in labels for r in journal.rounds(label)]
+    exams = [e for label in labels for e in journal.exams(label)]
+    held = {e["method"]: e["held"] for e in exams}  # of the last examination
+    tables = {
+        "rounds": [
+            {**row, "experts_held": held[row["method"]].get(str(row["device"]))} for r in rounds for row in r["devices"]
+        ],
+        "links": [row for r in rounds for row in r["links"]],
+        "accuracy": [
+            {
+                "method": e["method"],
+                "round": e["round"],
+                "task": task,
+                "accuracy": value,
+                "prompts": e["prompts"][task],
+            }
+            for e in exams
+            for task, value in e["accuracy"].items()
+        ],
+    }
+    for name, rows in tables.items():
+        if rows:
+            sink = pa.BufferOutputStream()
+            parquet.write_table(pa.Table.from_pylist(rows), sink)
+            write_whole(journal.directory / f"{name}.parquet", sink.getvalue().to_pybytes())

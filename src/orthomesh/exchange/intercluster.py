@@ -1,0 +1,123 @@
+"""Step 4 of IV-C: clusters hand each other what they stored, over gateways, without joining it further.
+
+The paper says that clusters exchange, not how. Here: the cheapest forest of gateway links that connects all
+clusters that can be connected, and along it every aggregate away from where it was made, one hop per pair of
+phases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+
+from ..types import Edge, Phase
+
+Link = tuple[int, int]
+"""(device, device), one in each of two clusters."""
+
+
+def relays(clusters: Sequence[Sequence[int]], needed_w: Mapping[Link, float], max_power_w: float) -> tuple[Phase, ...]:
+    """Phases after which every device holds the aggregate of every cluster that radio can connect to its own.
+
+    Phases alternate: "inter", gateway to gateway over the links of a minimum spanning forest, and "spread",
+    each gateway to its own cluster with what it has just received. `Edge.carries` names the clusters, by
+    index, whose aggregates travel. Each aggregate crosses each link of its tree once, away from its cluster;
+    the longest path of the forest sets the number of phases. Edges of one sender that carry the same can go
+    out as one broadcast.
+
+    Args:
+        clusters: members of each cluster, all of which hold its aggregate; order gives the index.
+        needed_w: power in W that (sender, receiver) needs; a missing pair is out of reach. A link is usable
+            if both directions stay within the limit, and as good as its worse direction.
+        max_power_w: the limit, W.
+
+    Returns:
+        Phases in order, none empty; () where there is nothing to exchange. Spreading takes links inside a
+        cluster as given: clusters were formed so that they carry.
+
+    Raises:
+        ValueError: a cluster that is empty, or a device in two.
+
+    >>> phases = relays([(0,), (1,)], {(0, 1): 1.0, (1, 0): 1.0}, 2.0)
+    >>> [(p.name, [(e.src, e.dst, e.carries) for e in p.edges]) for p in phases]
+    [('inter', [(0, 1, (0,)), (1, 0, (1,))])]
+    """
+    home = _homes(clusters)
+    forest = _spanning_forest(len(clusters), _best_links(clusters, needed_w, max_power_w), home)
+    held: list[set[int]] = [{c} for c in range(len(clusters))]
+    phases: list[Phase] = []
+    while edges := _inter_edges(forest, held, home):
+        phases.append(Phase(name="inter", edges=edges))
+        if spread := _spread_edges(edges, clusters, home):
+            phases.append(Phase(name="spread", edges=spread))
+        for edge in edges:
+            held[home[edge.dst]].update(edge.carries)
+    return tuple(phases)
+
+
+def _homes(clusters: Sequence[Sequence[int]]) -> dict[int, int]:
+    """Cluster index of each device."""
+    home: dict[int, int] = {}
+    for c, members in enumerate(clusters):
+        if not members:
+            raise ValueError(f"relays: cluster {c} has no members")
+        for i in members:
+            if i in home:
+                raise ValueError(f"relays: device {i} is in clusters {home[i]} and {c}; it belongs to one")
+            home[i] = c
+    return home
+
+
+def _best_links(
+    clusters: Sequence[Sequence[int]], needed_w: Mapping[Link, float], max_power_w: float
+) -> Iterator[tuple[float, Link]]:
+    """The cheapest usable link of every pair of clusters, with what its worse direction needs; ties by id."""
+    for a, b in combinations(range(len(clusters)), 2):
+        usable = []
+        for link in ((i, j) for i in clusters[a] for j in clusters[b]):
+            back = link[::-1]
+            if link in needed_w and back in needed_w:
+                worse_w = max(needed_w[link], needed_w[back])
+                if worse_w <= max_power_w:
+                    usable.append((worse_w, min(link, back)))
+        if usable:
+            yield min(usable)
+
+
+def _spanning_forest(
+    num_clusters: int, links: Iterator[tuple[float, Link]], home: Mapping[int, int]
+) -> tuple[Link, ...]:
+    """Kruskal: cheapest links first, each kept if it joins two trees; ties by id."""
+    tree = list(range(num_clusters))
+    kept: list[Link] = []
+    for _, (i, j) in sorted(links):
+        old, new = tree[home[i]], tree[home[j]]
+        if old != new:
+            tree = [new if t == old else t for t in tree]
+            kept.append((i, j))
+    return tuple(sorted(kept))
+
+
+def _inter_edges(forest: Sequence[Link], held: Sequence[set[int]], home: Mapping[int, int]) -> tuple[Edge, ...]:
+    """Both ways over every link: what this side holds and the other does not.
+
+    In a forest that is only what came from this side, so nothing crosses a link twice or back.
+    """
+    directed = sorted([*forest, *((j, i) for i, j in forest)])
+    new = [(i, j, tuple(sorted(held[home[i]] - held[home[j]]))) for i, j in directed]
+    return tuple(Edge(i, j, carries=carries) for i, j, carries in new if carries)
+
+
+def _spread_edges(
+    inter: Sequence[Edge], clusters: Sequence[Sequence[int]], home: Mapping[int, int]
+) -> tuple[Edge, ...]:
+    """Each gateway to the rest of its cluster, with all it has just received."""
+    received: dict[int, set[int]] = {}
+    for edge in inter:
+        received.setdefault(edge.dst, set()).update(edge.carries)
+    return tuple(
+        Edge(gateway, member, carries=tuple(sorted(received[gateway])))
+        for gateway in sorted(received)
+        for member in sorted(clusters[home[gateway]])
+        if member != gateway
+    )

@@ -1,0 +1,147 @@
+"""What travels, as bytes: typed sections with limits. The one truth about bits; nothing is ever unpickled.
+
+A frame is `OM1` + number of sections, then per section: column, dtype, flags, rank of the shape, name, shape,
+length, raw little-endian bytes (zstd where that is shorter). The length of a frame is what is charged.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import zstandard
+
+from ..types import COLUMNS, Array, Column
+
+MAGIC = b"OM1"
+DTYPES = ("uint8", "uint16", "uint32", "uint64", "int32", "int64", "float16", "float32", "float64")
+MAX_BYTES = 1 << 32
+MAX_SECTIONS = 4096
+_HEAD = struct.Struct("<3sH")
+_SECTION = struct.Struct("<BBBBBQ")  # column, dtype, compressed, dimensions, length of name, stored bytes
+
+
+class Section(NamedTuple):
+    """A named array and the column its bytes are charged to."""
+
+    column: Column
+    name: str
+    array: Array
+
+
+class Frame(NamedTuple):
+    """Framed bytes and how many of them belong to each column; the columns add up to the length."""
+
+    payload: bytes
+    columns: dict[Column, int]
+
+
+def encode(sections: Sequence[Section]) -> Frame:
+    """Frame arrays for the air.
+
+    Args:
+        sections: at most 4096 arrays of the types in `DTYPES`, at most 255 dimensions and letters of name.
+
+    Returns:
+        The bytes, and their number by column; the five bytes of the frame's head count as control.
+
+    Raises:
+        ValueError: a dtype that does not travel.
+    """
+    parts = [_HEAD.pack(MAGIC, len(sections))]
+    columns: dict[Column, int] = {"control": _HEAD.size}
+    for section in sections:
+        part = _encode_section(section)
+        parts.append(part)
+        columns[section.column] = columns.get(section.column, 0) + len(part)
+    return Frame(b"".join(parts), columns)
+
+
+def _encode_section(section: Section) -> bytes:
+    array = section.array
+    if array.dtype.name not in DTYPES:
+        raise ValueError(f"section {section.name!r}: dtype {array.dtype} does not travel, use one of {DTYPES}")
+    raw = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<")).tobytes()
+    packed = zstandard.compress(raw)
+    small = packed if len(packed) < len(raw) else raw
+    name = section.name.encode()
+    head = _SECTION.pack(
+        COLUMNS.index(section.column),
+        DTYPES.index(array.dtype.name),
+        small is packed,
+        array.ndim,
+        len(name),
+        len(small),
+    )
+    return head + name + struct.pack(f"<{array.ndim}Q", *array.shape) + small
+
+
+def decode(payload: bytes, max_bytes: int = MAX_BYTES) -> dict[str, Array]:
+    """Arrays of a frame by name, checked at every step.
+
+    Args:
+        payload: what arrived.
+        max_bytes: most bytes all arrays together may take in memory.
+
+    Returns:
+        The arrays; read-only views where nothing was compressed.
+
+    Raises:
+        ValueError: not a frame, truncated, unknown type, size that does not fit its shape, over the limit,
+            a name twice, bytes left over.
+    """
+    if len(payload) < _HEAD.size:
+        raise ValueError(f"a frame has at least {_HEAD.size} bytes, this one {len(payload)}")
+    magic, count = _HEAD.unpack_from(payload)
+    if magic != MAGIC or count > MAX_SECTIONS:
+        raise ValueError(f"not a frame of this version: starts with {magic!r}, {count} sections")
+    arrays: dict[str, Array] = {}
+    offset, room = _HEAD.size, max_bytes
+    for _ in range(count):
+        name, array, offset = _decode_section(payload, offset, room)
+        if name in arrays:
+            raise ValueError(f"section {name!r} comes twice")
+        arrays[name] = array
+        room -= array.nbytes
+    if offset != len(payload):
+        raise ValueError(f"{len(payload) - offset} bytes follow the last section")
+    return arrays
+
+
+def _decode_section(payload: bytes, offset: int, room: int) -> tuple[str, Array, int]:
+    if len(payload) < offset + _SECTION.size:
+        raise ValueError("the frame ends inside the head of a section")
+    column, kind, compressed, ndim, name_length, stored = _SECTION.unpack_from(payload, offset)
+    body = offset + _SECTION.size + name_length + 8 * ndim
+    if column >= len(COLUMNS) or kind >= len(DTYPES) or compressed > 1:
+        raise ValueError(f"a section of unknown column {column}, type {kind} or coding {compressed}")
+    if len(payload) < body + stored:
+        raise ValueError(f"the frame ends inside a section that announces {stored} bytes")
+    try:
+        name = payload[offset + _SECTION.size : body - 8 * ndim].decode()
+    except UnicodeDecodeError:
+        raise ValueError("the name of a section is not UTF-8") from None
+    shape = struct.unpack_from(f"<{ndim}Q", payload, body - 8 * ndim)
+    dtype = np.dtype(DTYPES[kind]).newbyteorder("<")
+    size = dtype.itemsize
+    for side in shape:
+        size *= side
+    if size > room:
+        raise ValueError(f"section {name!r} of shape {shape} exceeds the {room} bytes left to this frame")
+    raw = payload[body : body + stored]
+    if compressed:
+        raw = _expand(raw, size, name)
+    if len(raw) != size:
+        raise ValueError(f"section {name!r} holds {len(raw)} bytes, its shape {shape} needs {size}")
+    return name, np.frombuffer(raw, dtype=dtype).reshape(shape), body + stored
+
+
+def _expand(raw: bytes, size: int, name: str) -> bytes:
+    """Decompress at most `size` bytes, whatever the stream claims about itself."""
+    try:
+        with zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(raw) as reader:
+            return reader.read(size + 1)
+    except zstandard.ZstdError as error:
+        raise ValueError(f"section {name!r} does not decompress: {error}") from None

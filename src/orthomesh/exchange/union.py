@@ -1,0 +1,49 @@
+"""How the sparse expansions of a cluster join, eqs. (9)(10) and (24) (reading R5)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from ..types import Array
+
+Rule = Literal["union", "mean"]
+
+
+def join(parts: Mapping[int, Array], masks: Mapping[int, Array], rule: Rule = "union") -> Float[np.ndarray, " n"]:
+    r"""One expansion for a cluster from the sparse ones of its members.
+
+    .. math::  \bar B_{xy} = \sum_j [M_j \odot B_j]_{xy} / c_{xy}
+
+    `union`: c counts the members that hold the entry, so that an entry held by one device keeps its value and
+    the others are averaged. `mean`, the paper to the letter: c is the number of members, which shrinks every
+    entry that is not held by all. Reading R5.
+
+    Args:
+        parts: expansion of every member, flat. {id: [sum d r]}
+        masks: support of every member. {id: [sum d r]}
+        rule: what to divide by.
+
+    Returns:
+        The joined expansion, float32, zero where no member is active. [sum d r]
+
+    Raises:
+        ValueError: parts and masks of different devices, or none.
+    """
+    if not parts or parts.keys() != masks.keys():
+        raise ValueError(f"expansions of {sorted(parts)} cannot be joined under masks of {sorted(masks)}")
+    ids = sorted(parts)
+    total = np.zeros(parts[ids[0]].shape, dtype=np.float32)
+    holders = np.zeros(total.shape, dtype=np.float32)
+    for k in ids:  # in order of id: float sums must not depend on who came first
+        total += np.where(masks[k], parts[k], 0).astype(np.float32)
+        holders += masks[k]
+    return total / (np.maximum(holders, 1) if rule == "union" else np.float32(len(ids)))
+
+
+def support(masks: Mapping[int, Array]) -> Bool[np.ndarray, " n"]:
+    """Positions held by at least one member."""
+    return np.asarray(np.logical_or.reduce([masks[k] for k in sorted(masks)]))

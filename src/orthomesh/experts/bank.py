@@ -1,0 +1,98 @@
+"""How a device keeps what it received, eq. (24): one record per cluster, experts read through their masks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from ..types import Array, Arrays
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterRecord:
+    """What a cluster knows: the joined expansion on its support, and per member mask, seed and task code.
+
+    members: ids, ascending. joined: [sum d r] float, zero off the support. masks: [m, sum d r] bool.
+    seeds: of the members' projections. codes: [m, sum k].
+    """
+
+    members: tuple[int, ...]
+    joined: Array
+    masks: Array
+    seeds: Array
+    codes: Array
+
+
+def store(record: ClusterRecord) -> dict[str, Array]:
+    """The record as named arrays, as a bank keeps them and as they travel: values of the support in 16 bit."""
+    held = record.masks.any(axis=0)
+    return {
+        "members": np.array(record.members, dtype=np.uint32),
+        "values": record.joined[held].astype(np.float16),
+        "masks": np.packbits(record.masks, axis=1),
+        "seeds": record.seeds.astype(np.uint64),
+        "codes": record.codes.astype(np.float16),
+    }
+
+
+def load(arrays: Mapping[str, Array], num_expansion: int) -> ClusterRecord:
+    """Read a record back, checking that its parts fit together.
+
+    Args:
+        arrays: as made by `store`.
+        num_expansion: sum d r of the layout.
+
+    Raises:
+        ValueError: a part missing, of another size, or not finite.
+    """
+    missing = {"members", "values", "masks", "seeds", "codes"} - arrays.keys()
+    if missing:
+        raise ValueError(f"a cluster's record lacks {', '.join(sorted(missing))}")
+    members = tuple(int(k) for k in arrays["members"])
+    if arrays["masks"].shape != (len(members), -(-num_expansion // 8)):
+        raise ValueError(
+            f"masks of shape {arrays['masks'].shape} do not fit {len(members)} members and {num_expansion} entries"
+        )
+    masks = np.unpackbits(arrays["masks"], axis=1, count=num_expansion).astype(bool)
+    held = masks.any(axis=0)
+    if arrays["values"].shape != (int(held.sum()),):
+        raise ValueError(f"{arrays['values'].shape[0]} values do not fit a support of {int(held.sum())}")
+    if len(arrays["seeds"]) != len(members) or len(arrays["codes"]) != len(members):
+        raise ValueError(f"seeds or task codes do not fit {len(members)} members")
+    if not (np.isfinite(arrays["values"]).all() and np.isfinite(arrays["codes"]).all()):
+        raise ValueError(f"the record of devices {members} holds values that are not finite")
+    joined = np.zeros(num_expansion, dtype=np.float32)
+    joined[held] = arrays["values"]
+    return ClusterRecord(
+        members=members,
+        joined=joined,
+        masks=masks,
+        seeds=arrays["seeds"],
+        codes=arrays["codes"].astype(np.float32),
+    )
+
+
+def read(record: ClusterRecord, member: int) -> Float[np.ndarray, " n"]:
+    """A member's expansion out of the joined one, through its own mask. [sum d r]"""
+    row = record.members.index(member)
+    return np.where(record.masks[row], record.joined, np.float32(0))
+
+
+def put(bank: Arrays, place: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """A bank with what is kept at a place, e.g. `cluster/3` or `member/7`, replaced."""
+    kept = {name: a for name, a in bank.items() if not name.startswith(f"{place}/")}
+    return {**kept, **{f"{place}/{name}": a for name, a in arrays.items()}}
+
+
+def get(bank: Arrays, place: str) -> dict[str, Array]:
+    """The named arrays kept at a place; empty if there are none."""
+    prefix = f"{place}/"
+    return {name.removeprefix(prefix): a for name, a in bank.items() if name.startswith(prefix)}
+
+
+def places(bank: Arrays, kind: str) -> tuple[int, ...]:
+    """Ids of the places of a kind, `cluster` or `member`, ascending."""
+    return tuple(sorted({int(name.split("/")[1]) for name in bank if name.startswith(f"{kind}/")}))

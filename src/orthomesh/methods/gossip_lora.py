@@ -1,0 +1,139 @@
+"""Gossip LoRA (Dec-LoRA, arXiv 2501.15361): both factors trained and averaged among neighbours, eqs. (5)-(10)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from ..adapters.projection import projection
+from ..config import STRICT
+from ..exchange.aggregation import mix
+from ..exchange.payload import Section, decode, encode
+from ..rng import key, stream
+from ..topology.graphs import random_neighbours
+from ..topology.mixing import metropolis
+from ..types import (
+    Bank,
+    DeviceState,
+    Edge,
+    Envelope,
+    Expert,
+    Facts,
+    Learnt,
+    Message,
+    Method,
+    Phase,
+    Plan,
+    Round,
+)
+from ..wireless.link import max_power_w
+from ..wireless.power import broadcast_power_w
+from .setup import Setup, device_rows
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class GossipLora:
+    """Settings of gossip LoRA."""
+
+    kind: Literal["gossip_lora"] = "gossip_lora"
+    num_neighbours: Annotated[int, Field(ge=0)] = 3
+    """Neighbours a device averages with in a round, drawn at random among the links that can carry the payload;
+    0: all of them."""
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    """Of AdamW; none: the run's."""
+
+    def build(self, setup: Setup) -> Method:
+        """The method's functions for one run."""
+        return Method(
+            init=partial(init, setup=setup),
+            fit=partial(fit, c=self, setup=setup),
+            describe=describe,
+            plan=partial(plan, c=self, setup=setup),
+            send=send,
+            merge=merge,
+            bank=bank,
+        )
+
+
+def init(device: int, setup: Setup) -> DeviceState:
+    """Nothing yet but the seed of the common starting projection."""
+    return DeviceState(id=device, own={"seed": np.array(key(setup.seed, "common-start"), dtype=np.uint64)})
+
+
+def fit(device: DeviceState, t: Round, c: GossipLora, setup: Setup) -> tuple[DeviceState, Learnt]:
+    """Train A and B on the device's own data, eqs. (5)-(6); the optimiser starts afresh after each averaging."""
+    from ..models.base import load_base  # late: the command line reads this file for its settings
+    from ..models.finetune import Factors
+    from ..models.finetune import fit as finetune
+
+    base = load_base(setup.model)
+    own = device.own
+    if "B" not in own:
+        start = projection(int(own["seed"]), base.layout)
+        own = {**own, "A": start, "B": np.zeros(base.layout.num_expansion, dtype=np.float32)}
+    train = setup.train if c.learning_rate is None else replace(setup.train, learning_rate=c.learning_rate)
+    order = stream(t.seed, "batches", t.index, device.id)
+    factors = Factors(A=own["A"], B=own["B"], train_projection=True)
+    ended, learnt = finetune(base, device_rows(setup, device.id), factors, train, order)
+    return replace(device, own={**own, "A": ended.A, "B": ended.B}), learnt
+
+
+def describe(device: DeviceState, t: Round) -> Facts:
+    """Only how much it would send."""
+    size = 8 * len(_frame(device).payload)
+    return Facts(id=device.id, public={}, columns=encode([]).columns, payload_bits=size)
+
+
+def plan(facts: Mapping[int, Facts], t: Round, c: GossipLora, setup: Setup) -> Plan:
+    """Random neighbours among the links that can carry the payload both ways, Metropolis weights."""
+    ids = sorted(facts)
+    limit = max_power_w(setup.radio)
+    need = {
+        (i, j): broadcast_power_w(facts[i].payload_bits, [facts[i].gains.get(j, math.inf)], setup.radio)
+        for i in ids
+        for j in ids
+        if i != j
+    }
+    allowed = {(i, j) for i in ids for j in ids if i < j and max(need[i, j], need[j, i]) <= limit}
+    most = c.num_neighbours or len(ids)
+    pairs = random_neighbours(ids, allowed, most, stream(t.seed, "neighbours", t.index))
+    weights = metropolis(pairs, ids)
+    edges = sorted(Edge(a, b, weights[a, b]) for i, j in pairs for a, b in ((i, j), (j, i)))
+    return Plan(phases=(Phase(name="gossip", edges=tuple(edges)),) if edges else ())
+
+
+def send(device: DeviceState, phase: Phase, t: Round) -> tuple[Message, ...]:
+    """Both factors in 16 bit, to all neighbours at once."""
+    dsts = tuple(e.dst for e in phase.edges if e.src == device.id)
+    if not dsts:
+        return ()
+    frame = _frame(device)
+    return (Message(src=device.id, dsts=dsts, payload=frame.payload, columns=frame.columns),)
+
+
+def merge(device: DeviceState, inbox: Sequence[Envelope], phase: Phase, t: Round) -> DeviceState:
+    """x <- W x for A and for B, eqs. (9)-(10) with weights that add up to one."""
+    got = [(e.edge, decode(e.payload)) for e in inbox if e.payload is not None]
+    mixed = {
+        name: mix(device.own[name], {edge.src: (edge.weight, parts[name]) for edge, parts in got})
+        for name in ("A", "B")
+    }
+    return replace(device, own={**device.own, **mixed})
+
+
+def bank(device: DeviceState) -> Bank:
+    """The one adapter the device has."""
+    if "B" not in device.own:
+        return Bank(experts=())
+    return Bank(experts=(Expert(owner=device.id, A=device.own["A"], B=device.own["B"]),))
+
+
+def _frame(device: DeviceState):  # type: ignore[no-untyped-def]
+    return encode([Section("values", name, device.own[name].astype(np.float16)) for name in ("A", "B")])

@@ -1,0 +1,156 @@
+"""The frozen base model: one per process, shared by every device it hosts."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..adapters.lowrank import Layout, Shape
+from .inject import AdaptedLinear, adapt
+from .settings import EMBEDDED, TINY, ModelSettings
+
+FAMILIES: dict[str, tuple[str, ...]] = {
+    "llama": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+    "gpt_neox": ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"),
+    "phi": ("q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2"),
+}
+"""Linear layers by family; families that name them as llama does are listed in `LIKE_LLAMA`."""
+LIKE_LLAMA = ("llama", "qwen2", "qwen3", "mistral", "gemma", "gemma2", "gemma3_text")
+
+
+@dataclass(frozen=True)
+class Base:
+    """A frozen causal language model with slots for adapters, and its tokenizer.
+
+    slots: adapted layers by name, in the model's order. inputs: for every distinct layer input, the name of
+    the first slot that reads it (q, k and v share one). keeps_logits: whether forward can skip early logits.
+    """
+
+    model: nn.Module
+    tokenizer: Any
+    slots: dict[str, AdaptedLinear]
+    layout: Layout
+    inputs: tuple[str, ...]
+    pad_id: int
+    eos_id: int
+    max_length: int
+    scaling: float
+    keeps_logits: bool
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """k of every distinct layer input, in the order of `inputs`."""
+        return tuple(self.slots[name].base.in_features for name in self.inputs)
+
+    @property
+    def num_parameters(self) -> int:
+        """Parameters of the frozen model."""
+        return sum(p.numel() for p in self.model.parameters())
+
+
+@functools.lru_cache(maxsize=2)
+def load_base(settings: ModelSettings) -> Base:
+    """Load, freeze and adapt the base model; a second call with the same settings returns the same object.
+
+    Args:
+        settings: which model, which layers, which rank.
+
+    Returns:
+        The model in evaluation mode, float32, no parameter asking for a gradient.
+
+    Raises:
+        ValueError: nothing to load at the source, no such linear layers, rank too large, no end token.
+    """
+    model, tokenizer = _load(settings.source)
+    model.requires_grad_(False).eval()
+    found = _targets(model, settings)
+    slots = adapt(model, found)
+    shapes = tuple(Shape(n, s.base.out_features, s.base.in_features) for n, s in slots.items())
+    if tokenizer.eos_token_id is None:
+        raise ValueError(f"model {settings.source}: its tokenizer has no end-of-text token, answers could not end")
+    pad = tokenizer.pad_token_id
+    limit = int(getattr(model.config, "max_position_embeddings", settings.max_length))
+    return Base(
+        model=model,
+        tokenizer=tokenizer,
+        slots=slots,
+        layout=Layout(shapes, settings.rank),
+        inputs=_distinct_inputs(model, slots),
+        pad_id=tokenizer.eos_token_id if pad is None else pad,  # padding is masked, any token serves
+        eos_id=tokenizer.eos_token_id,
+        max_length=min(settings.max_length, limit),
+        scaling=settings.scaling,
+        keeps_logits="logits_to_keep" in inspect.signature(model.forward).parameters,
+    )
+
+
+def _load(source: str) -> tuple[Any, Any]:
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    place = str(TINY) if source == EMBEDDED else source
+    if (Path(place).is_absolute() or "\\" in place or place.count("/") != 1) and not Path(place).is_dir():
+        raise ValueError(f"model.source: there is no directory {place}")
+    if Path(place).is_dir():
+        _check_directory(Path(place))
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place)
+        model = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32)
+    except Exception as error:  # whatever the loader finds wrong, the user needs one sentence
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"model.source: {place} does not load as a causal language model: {reason}") from None
+    return model, tokenizer
+
+
+def _check_directory(place: Path) -> None:
+    if not (place / "config.json").is_file():
+        raise ValueError(f"model.source: {place} has no config.json, so it is not a Hugging Face model directory")
+    if not any(place.glob("*.safetensors")):
+        raise ValueError(f"model.source: {place} holds no weights; a *.safetensors file belongs there")
+
+
+def _targets(model: Any, settings: ModelSettings) -> tuple[str, ...]:
+    """Full names of the linear layers to adapt, in the model's order."""
+    family = str(getattr(model.config, "model_type", ""))
+    wanted = settings.layers or FAMILIES.get("llama" if family in LIKE_LLAMA else family, ())
+    linear = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear)}
+    kinds = sorted({n.rsplit(".", 1)[-1] for n in linear})
+    if not wanted:
+        raise ValueError(
+            f"model.layers: the linear layers of family {family!r} are not known by default; "
+            f"name those to adapt, the model has {', '.join(kinds) or 'none'}"
+        )
+    lacking = sorted(set(wanted) - set(kinds))
+    if lacking:
+        raise ValueError(
+            f"model.layers: {settings.source} has no linear layer {', '.join(lacking)}; "
+            f"it has {', '.join(kinds) or 'none'}"
+        )
+    return tuple(n for n in linear if n.rsplit(".", 1)[-1] in wanted)
+
+
+def _distinct_inputs(model: Any, slots: dict[str, AdaptedLinear]) -> tuple[str, ...]:
+    """First slot for every distinct input tensor, found by watching one token pass."""
+    seen: list[tuple[str, Tensor]] = []
+    hooks = [
+        slot.register_forward_pre_hook(lambda _, args, name=name: seen.append((name, args[0])))
+        for name, slot in slots.items()
+    ]
+    with torch.no_grad():
+        model(input_ids=torch.zeros(1, 2, dtype=torch.long), use_cache=False)
+    for hook in hooks:
+        hook.remove()
+    firsts: list[tuple[str, Tensor]] = []
+    for name, x in seen:
+        if not any(x is other for _, other in firsts):
+            firsts.append((name, x))
+    return tuple(name for name, _ in firsts)

@@ -1,0 +1,44 @@
+"""Settings of the base model and of local fine-tuning; free of torch, so that the command line reads them fast."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from ..config import STRICT
+
+EMBEDDED = "embedded"
+TINY = Path(__file__).parent / "tiny"
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ModelSettings:
+    """Which frozen base model all devices share, and where its adapters sit."""
+
+    source: str = EMBEDDED
+    """`embedded`, a directory with a Hugging Face causal language model, or a name on the hub."""
+    layers: tuple[str, ...] = ()
+    """Last part of the names of the linear layers to adapt; empty: those known for the model's family."""
+    rank: Annotated[int, Field(ge=1)] = 16
+    """Rank r of every adapter."""
+    scaling: Annotated[float, Field(gt=0)] = 2.0
+    """alpha / r, the factor on B A."""
+    max_length: Annotated[int, Field(ge=8)] = 256
+    """Most tokens of prompt and answer together; longer prompts lose their beginning, and the run says so."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class TrainSettings:
+    """Local fine-tuning of one device in one round, eq. (6)."""
+
+    steps: Annotated[int, Field(ge=1)] = 30
+    """Optimiser steps a round."""
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    """Examples a step."""
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-3
+    """Of AdamW; sparse frozen-A adapters want about ten times that of dense ones at large scale."""
+    clip_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Largest norm of the gradient of a step."""

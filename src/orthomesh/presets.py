@@ -1,0 +1,170 @@
+"""The experiments one can ask for by name, and how files and overrides change them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .config import near, parse
+from .experiment import BASE, ORACLE, Evaluate, Experiment
+from .methods import METHODS, MethodSettings
+from .methods.gossip_lora import GossipLora
+from .methods.local import Local
+from .methods.sparse_orthogonal import SparseOrthogonal, paper_reading
+from .models.settings import TrainSettings
+from .tasks.settings import TaskSettings
+from .wireless.channel import Channel
+from .wireless.link import Radio
+
+
+def default() -> Experiment:
+    """Ten devices, ten embedded tasks: alone, by gossip, by the paper's method in our reading and in its own."""
+    return Experiment(
+        workers=min(2, os.cpu_count() or 1),
+        channel=Channel(radius_m=400.0),
+        methods={
+            "local": Local(),
+            "gossip": GossipLora(),
+            "orthomesh": SparseOrthogonal(),
+            "paper": paper_reading(),
+        },
+    )
+
+
+def smoke() -> Experiment:
+    """The same experiment in under 40 seconds: fewer steps, fewer prompts; it shows that everything works."""
+    return Experiment(
+        **{
+            **_fields(default()),
+            "name": "smoke",
+            "rounds": 2,
+            "train": TrainSettings(steps=10, batch_size=16),
+            "tasks": TaskSettings(train_examples=200, test_examples=20),
+            "evaluate": Evaluate(every=0),
+        }
+    )
+
+
+def paper() -> Experiment:
+    """The paper's method as the paper has it, radio included, beside its baseline."""
+    return Experiment(
+        **{
+            **_fields(default()),
+            "name": "paper",
+            "channel": Channel(reference_loss_db=38.0),
+            "radio": Radio(noise="fixed", min_efficiency_bps_per_hz=0.0),
+            "methods": {"gossip": GossipLora(), "paper": paper_reading()},
+        }
+    )
+
+
+PRESETS: Mapping[str, Callable[[], Experiment]] = {"default": default, "smoke": smoke, "paper": paper}
+
+
+def _fields(x: Experiment) -> dict[str, Any]:
+    return {name: getattr(x, name) for name in x.__dataclass_fields__}
+
+
+def plain(x: Experiment) -> dict[str, Any]:
+    """Settings as plain values: what YAML can hold."""
+    return _plain(asdict(x))  # type: ignore[no-any-return]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, tuple | list) else value
+
+
+def build(preset: str, file: Path | None, overrides: Sequence[str]) -> Experiment:
+    """Settings of a run: a preset, then a YAML file, then overrides.
+
+    Args:
+        preset: a name in `PRESETS`.
+        file: YAML with any part of the settings, or none.
+        overrides: `key=value` with dots between levels, e.g. `train.steps=10`; values are YAML.
+
+    Raises:
+        ValueError: unknown preset, key or method, wrong type, missing or malformed file.
+    """
+    if preset not in PRESETS:
+        raise ValueError(f"there is no preset {preset!r}.{near(preset, PRESETS)}")
+    values = plain(PRESETS[preset]())
+    where = preset
+    if file is not None:
+        values, where = _over(values, read_yaml(file)), str(file)
+    for override in overrides:
+        name, equals, text = override.partition("=")
+        if not equals or not name:
+            raise ValueError(f"--set {override}: write it as key=value, e.g. train.steps=10")
+        nested: Any = _parse_yaml(text, f"--set {name}")
+        for step in reversed(name.split(".")):
+            nested = {step: nested}
+        values, where = _over(values, nested), "settings"
+    return from_plain(values, where)
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """A YAML file that holds settings.
+
+    Raises:
+        ValueError: missing, not YAML, or not a mapping.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"{file} cannot be read: {error.strerror}") from None
+    values = _parse_yaml(text, str(file))
+    if not isinstance(values, dict):
+        raise ValueError(f"{file}: settings are a mapping of keys to values, got {type(values).__name__}")
+    return values
+
+
+def _parse_yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{where} is not YAML: {' '.join(str(error).split())}") from None
+
+
+def _over(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """`above` laid over `below`, level by level; a method whose kind changes is replaced, not mixed."""
+    merged = dict(below)
+    for name, value in above.items():
+        old = below.get(name)
+        merged[name] = value
+        if isinstance(old, dict) and isinstance(value, Mapping):
+            if value.get("kind", old.get("kind")) == old.get("kind"):
+                merged[name] = _over(old, value)
+    return merged
+
+
+def from_plain(values: Mapping[str, Any], where: str) -> Experiment:
+    """Check plain values and make them an experiment; methods set to null are left out.
+
+    Raises:
+        ValueError: whatever is wrong first, with its place.
+    """
+    methods = values.get("methods") or {}
+    if not isinstance(methods, Mapping):
+        raise ValueError(f"{where}.methods: a mapping of labels to settings belongs here, got {methods!r}")
+    chosen = {str(k): _method(str(k), v, where) for k, v in methods.items() if v is not None}
+    return parse(Experiment, {**values, "methods": chosen}, where)
+
+
+def _method(label: str, values: Any, where: str) -> MethodSettings:
+    place = f"{where}.methods.{label}"
+    if label in (BASE, ORACLE) or not label.replace("-", "").replace("_", "").isalnum():
+        raise ValueError(f"{place}: a label is made of letters, digits, - and _, and not {BASE} or {ORACLE}")
+    if not isinstance(values, Mapping) or "kind" not in values:
+        raise ValueError(f"{place}: a method needs its kind, one of {', '.join(METHODS)}")
+    kind = str(values["kind"])
+    if kind not in METHODS:
+        raise ValueError(f"{place}.kind: there is no method {kind!r}.{near(kind, METHODS)}")
+    method: MethodSettings = parse(METHODS[kind], values, place)
+    return method

@@ -1,0 +1,46 @@
+"""One round of decentralised fine-tuning. Knows no torch, no sockets, no Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from .types import Air, DeviceState, Engine, Link, Method, Round, RoundInfo
+
+
+def run_round(
+    t: Round, devices: Mapping[int, DeviceState], method: Method, air: Air, engine: Engine
+) -> tuple[dict[int, DeviceState], RoundInfo]:
+    """Advance the devices this process hosts by one communication round, steps 1-4 of IV-C.
+
+    A simulation hosts every device, a phone hosts one; the code is the same. Only `engine` knows where
+    compute runs and how bytes move, only `air` knows what a transmission costs and whether it arrives.
+
+    Args:
+        t: which round.
+        devices: state of the hosted devices, by id.
+        method: what the devices do.
+        air: what the radio allows.
+        engine: where compute runs.
+
+    Returns:
+        The new states by id, and what the round is worth telling.
+    """
+    alone = {k: replace(d, bank={}) for k, d in devices.items()}  # what others sent is not trained on
+    fitted = engine.map(method.fit, alone, t)  # local fine-tuning, eq. 6
+    devices = {k: replace(state, bank=devices[k].bank) for k, (state, _) in fitted.items()}
+    facts = {k: method.describe(d, t) for k, d in devices.items()}
+    facts, cost = air.announce(facts, t)  # what a device tells everybody is not free
+    plan = method.plan(engine.share(facts, t), t)  # pure: every device finds the same plan
+    links: list[Link] = []
+    for phase in plan.phases:  # inside clusters, then between them
+        outbox = [m for d in devices.values() for m in method.send(d, phase, t)]
+        outbox, spent = air.transmit(outbox, phase, t)  # power, rate, delay, outage
+        inbox = engine.exchange(outbox, phase, t)  # the only line that moves payloads
+        devices = {k: method.merge(d, inbox[k], phase, t) for k, d in devices.items()}
+        cost += spent
+        links += [
+            Link(phase.name, e.edge.src, e.edge.dst, e.payload is not None) for box in inbox.values() for e in box
+        ]
+    learnt = {k: info for k, (_, info) in fitted.items()}
+    return devices, RoundInfo(index=t.index, plan=plan, learnt=learnt, cost=cost, links=tuple(links))

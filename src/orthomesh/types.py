@@ -1,0 +1,293 @@
+"""The words of the house: what a round, a device, a message and a method are. Imports nothing from the package.
+
+Two habits run through this file. State and information never mix: what must survive a restart is in
+`DeviceState`, what is only worth looking at is returned beside it. And whatever travels is small and public
+(`Facts`) or framed bytes (`Message`), never an object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+
+from numpy.typing import NDArray
+
+Y = TypeVar("Y")
+
+Array = NDArray[Any]
+Arrays = Mapping[str, Array]
+
+Column = Literal["values", "mask", "codes", "control", "one_off"]
+COLUMNS: tuple[Column, ...] = ("values", "mask", "codes", "control", "one_off")
+
+
+class Example(NamedTuple):
+    """One row of a task: the model reads `prompt + target + <eos>` and is scored on the target.
+
+    `choices` are the admissible targets, the right one among them; empty means free generation, exact match.
+    """
+
+    prompt: str
+    target: str
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Round:
+    """Which round this is. Every random draw of a round is keyed by (seed, purpose, index, ids)."""
+
+    seed: int
+    index: int
+    total: int
+
+    @property
+    def is_last(self) -> bool:
+        """Whether no round follows, so that whatever was held back must travel now."""
+        return self.index == self.total - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceState:
+    """What one device must not lose.
+
+    own: what it trains and how far it has come, by name; travels to wherever compute runs.
+    bank: what it received from others, by name; stays with the device, `fit` never sees it.
+    """
+
+    id: int
+    own: Arrays
+    bank: Arrays = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What one device tells everybody it can reach, before anything is planned.
+
+    public: small arrays a method publishes (densities, task code, ...).
+    columns: bytes of these facts as framed, by column; what announcing them costs.
+    payload_bits: size of what the device would send next, which decides which links can carry it.
+    gains: linear power gain to every other device it hears, added by the air.
+    """
+
+    id: int
+    public: Arrays
+    columns: Mapping[Column, int]
+    payload_bits: int
+    gains: Mapping[int, float] = field(default_factory=dict)
+
+
+class Edge(NamedTuple):
+    """One directed transfer of a phase.
+
+    weight: entry of the mixing matrix. carries: ids of the devices or clusters whose parts travel. fresh: the
+    receiver lacks what is told only once (masks, task codes), so it travels too.
+    """
+
+    src: int
+    dst: int
+    weight: float = 1.0
+    carries: tuple[int, ...] = ()
+    fresh: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """Transfers that happen at the same time. Broadcast: one transmission per sender reaches all its receivers."""
+
+    name: str
+    edges: tuple[Edge, ...]
+    cast: Literal["broadcast", "unicast"] = "broadcast"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Who talks to whom this round: a pure function of shared facts, the same on every device.
+
+    A phase without edges is allowed: nothing travels, but every device merges what it has.
+    clusters: a partition of the devices, for the record only; empty where the method has none.
+    """
+
+    phases: tuple[Phase, ...]
+    clusters: tuple[tuple[int, ...], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    """One transmission: framed bytes from `src` to each of `dsts`; `columns` splits len(payload) by purpose."""
+
+    src: int
+    dsts: tuple[int, ...]
+    payload: bytes
+    columns: Mapping[Column, int]
+
+
+class Envelope(NamedTuple):
+    """What arrives over one edge. `payload` is None where the air erased it or it came too late."""
+
+    edge: Edge
+    payload: bytes | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spend:
+    """What one device spent on the air; adds up.
+
+    bytes_sent: by column, length of what was framed. airtime_s: seconds its transmitter was on.
+    energy_j: radiated energy. lost: transfers that did not arrive. power_w: highest power used.
+    """
+
+    bytes_sent: Mapping[Column, int] = field(default_factory=dict)
+    airtime_s: float = 0.0
+    energy_j: float = 0.0
+    lost: int = 0
+    power_w: float = 0.0
+
+    def __add__(self, other: Spend) -> Spend:
+        return Spend(
+            bytes_sent={
+                c: self.bytes_sent.get(c, 0) + other.bytes_sent.get(c, 0)
+                for c in COLUMNS
+                if c in self.bytes_sent or c in other.bytes_sent
+            },
+            airtime_s=self.airtime_s + other.airtime_s,
+            energy_j=self.energy_j + other.energy_j,
+            lost=self.lost + other.lost,
+            power_w=max(self.power_w, other.power_w),
+        )
+
+    @property
+    def total_bytes(self) -> int:
+        """Sum over the columns."""
+        return sum(self.bytes_sent.values())
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Spend per hosted device, and how long the round held the air; a monoid, so partial costs may be added.
+
+    elapsed_s: sum over phases of the longest transfer in the phase (phases follow one another).
+    """
+
+    by_device: Mapping[int, Spend] = field(default_factory=dict)
+    elapsed_s: float = 0.0
+
+    def __add__(self, other: Cost) -> Cost:
+        ids = sorted({*self.by_device, *other.by_device})
+        none = Spend()
+        spent = {k: self.by_device.get(k, none) + other.by_device.get(k, none) for k in ids}
+        return Cost(spent, self.elapsed_s + other.elapsed_s)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learnt:
+    """What local fine-tuning is worth telling: mean loss of the first and the last tenth of its steps.
+
+    trained: parameters the last step moved.
+    """
+
+    first_loss: float
+    last_loss: float
+    steps: int
+    trained: int
+
+
+class Link(NamedTuple):
+    """What became of one transfer to a hosted device."""
+
+    phase: str
+    src: int
+    dst: int
+    arrived: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundInfo:
+    """What one round is worth telling; never carried into the next."""
+
+    index: int
+    plan: Plan
+    learnt: Mapping[int, Learnt]
+    cost: Cost
+    links: tuple[Link, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expert:
+    """One low-rank adapter ready to answer: y += B (A x), scaling already in A.
+
+    owner: device (or group) whose task it knows.
+    A: projection, flat over the layout, [sum r k]. B: expansion under its mask, flat, [sum d r].
+    code: task code, concatenated over the layout's inputs, [sum k]; None where no choice is made by code.
+    """
+
+    owner: int
+    A: Array
+    B: Array
+    code: Array | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bank:
+    """All a device answers with. choice: how a prompt finds its expert.
+
+    `only`: the first expert answers everything; `nearest`: once per prompt, by task code;
+    `topk`: all experts, top-k over their joint ranks per token, eq. (29), gated by the task code if `gated`.
+    """
+
+    experts: tuple[Expert, ...]
+    choice: Literal["only", "nearest", "topk"] = "only"
+    top_k: int = 0
+    gated: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """A way to fine-tune together: six functions that act in the round, and one that evaluation asks.
+
+    init(id): a device before the first round. fit(device, t): local fine-tuning; the only one that may be
+    slow and the only one that sees the base model. describe(device, t): what it tells everybody.
+    plan(facts, t): pure. send(device, phase, t): at most one message per receiver. merge(device, inbox,
+    phase, t): one envelope per incoming edge, in order of sender. bank(device): what it answers with.
+    """
+
+    init: Callable[[int], DeviceState]
+    fit: Callable[[DeviceState, Round], tuple[DeviceState, Learnt]]
+    describe: Callable[[DeviceState, Round], Facts]
+    plan: Callable[[Mapping[int, Facts], Round], Plan]
+    send: Callable[[DeviceState, Phase, Round], tuple[Message, ...]]
+    merge: Callable[[DeviceState, Sequence[Envelope], Phase, Round], DeviceState]
+    bank: Callable[[DeviceState], Bank]
+
+
+class Air(Protocol):
+    """What the air allows and what it costs; simulated or measured."""
+
+    def announce(self, facts: Mapping[int, Facts], t: Round) -> tuple[dict[int, Facts], Cost]:
+        """Facts of hosted devices with the gains their radios hear, and what telling them costs."""
+        ...
+
+    def transmit(self, outbox: Sequence[Message], phase: Phase, t: Round) -> tuple[list[Message], Cost]:
+        """The same messages with `dsts` reduced to the receivers that will get them, and the cost."""
+        ...
+
+
+class Engine(Protocol):
+    """Where compute runs and how bytes move. Three verbs; the round knows nothing else of the machine."""
+
+    @property
+    def hosted(self) -> tuple[int, ...]:
+        """Ids of the devices this process advances, ascending."""
+        ...
+
+    def map(self, fn: Callable[..., Y], items: Mapping[int, Any], *args: Any) -> dict[int, Y]:
+        """Apply `fn(item, *args)` to each item, wherever compute runs; results in order of id."""
+        ...
+
+    def share(self, facts: Mapping[int, Facts], t: Round) -> dict[int, Facts]:
+        """Facts of all reachable devices, in order of id."""
+        ...
+
+    def exchange(self, outbox: Sequence[Message], phase: Phase, t: Round) -> dict[int, list[Envelope]]:
+        """Exactly one envelope per incoming edge of each hosted device, in order of sender."""
+        ...
