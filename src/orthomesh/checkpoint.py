@@ -53,7 +53,7 @@ def save_devices(path: Path, devices: Mapping[int, DeviceState], rounds_done: in
         "devices": json.dumps(sorted(devices)),
         "sha256": digest(devices),
     }
-    arrays = {name: np.ascontiguousarray(a) for name, a in _flat(devices).items()}
+    arrays = {name: np.asarray(a, order="C") for name, a in _flat(devices).items()}
     write_whole(path, save(arrays, metadata=note))
 
 
@@ -69,7 +69,7 @@ def load_devices(path: Path) -> tuple[dict[int, DeviceState], int]:
     try:
         with safe_open(path, framework="numpy") as file:
             note = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+            arrays = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError) as error:
         raise ValueError(f"checkpoint {path} cannot be read, it may be truncated: {error}") from None
     if note.get("schema") != SCHEMA:

@@ -5,31 +5,36 @@
 
 from __future__ import annotations
 
+import json
+import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass as settings
 
-from .checkpoint import load_devices, save_devices
+from .checkpoint import digest, load_devices, save_devices, write_whole
 from .config import STRICT
 from .engines.inprocess import InProcess, pin_threads, worker_pool
-from .evaluation.accuracy import Exam, Score, no_bank, own_expert, same_answers, sit
-from .evaluation.record import Journal
+from .evaluation.accuracy import Exam, no_bank, test_rows
+from .evaluation.examine import examine, examine_oracle
+from .evaluation.record import Journal, write_tables
+from .evaluation.report import read_run, write_report
+from .evaluation.summary import SCHEMA, joint_digest, row
 from .methods import MethodSettings
-from .methods.setup import Setup
+from .methods.setup import Setup, device_rows
 from .methods.sparse_orthogonal import SparseOrthogonal
 from .models.settings import ModelSettings, TrainSettings
 from .round import run_round
 from .tasks.catalogue import names
 from .tasks.settings import TaskSettings
-from .types import DeviceState, Method, Round, RoundInfo
+from .types import DeviceState, Round, RoundInfo
 from .wireless.air import SimulatedAir
-from .wireless.channel import Channel
+from .wireless.channel import Channel, positions
 from .wireless.link import Radio
 
 BASE, ORACLE = "base", "oracle"
@@ -130,7 +135,7 @@ def run(x: Experiment, directory: Path) -> Iterator[Progress]:
     try:
         if not journal.has(BASE, 0):
             nobody = {0: DeviceState(id=0, own={})}
-            journal.write_exam(BASE, 0, *_examine(nobody, no_bank, x, setup, engine, final=True))
+            journal.write_exam(BASE, 0, examine(nobody, no_bank, _exam(x, setup, final=True), engine, x.workers))
         yield Progress(label=BASE, round=0, share=1 / parts, accuracy=journal.accuracy(BASE, 0), final=True)
         for number, (label, method) in enumerate(x.methods.items()):
             before = (1 + number * (x.rounds + 2)) / parts
@@ -145,6 +150,11 @@ def run(x: Experiment, directory: Path) -> Iterator[Progress]:
 def checkpoint_path(directory: Path, label: str) -> Path:
     """Where the states of a method's devices are kept."""
     return directory / "state" / f"{label}.safetensors"
+
+
+def _oracle_of(x: Experiment) -> str | None:
+    """The method whose experts the oracle asks: the first that keeps experts apart."""
+    return next((label for label, m in x.methods.items() if isinstance(m, SparseOrthogonal)), None)
 
 
 def _run_method(
@@ -173,68 +183,119 @@ def _run_method(
         accuracy = None
         if due:
             few = {k: devices[k] for k in sorted(devices)[: x.evaluate.devices]}
-            journal.write_exam(label, index + 1, *_examine(few, method.bank, x, setup, engine, final=False))
+            journal.write_exam(label, index + 1, examine(few, method.bank, _exam(x, setup, final=False), engine))
             accuracy = journal.accuracy(label, index + 1)
         save_devices(path, devices, index + 1)
         yield Progress(label=label, round=index + 1, share=0, info=info, accuracy=accuracy)
+    exam = _exam(x, setup, final=True)
     if not journal.has(label, x.rounds):
-        journal.write_exam(label, x.rounds, *_examine(devices, method.bank, x, setup, engine, final=True))
-    if isinstance(settings_, SparseOrthogonal) and not journal.has(ORACLE, 0):
-        journal.write_exam(ORACLE, 0, *_oracle(devices, method, x, setup, engine))
+        journal.write_exam(label, x.rounds, examine(devices, method.bank, exam, engine, x.workers))
+    if label == _oracle_of(x) and not journal.has(ORACLE, 0):
+        journal.write_exam(ORACLE, 0, examine_oracle(devices, method.bank, exam, engine))
     yield Progress(label=label, round=x.rounds, share=0, accuracy=journal.accuracy(label, x.rounds), final=True)
 
 
-def _exam(x: Experiment, setup: Setup, final: bool) -> Exam:
+def _exam(x: Experiment, setup: Setup, *, final: bool) -> Exam:
     tasks = tuple(dict.fromkeys(setup.assignment))
     owners = tuple((t, tuple(k for k, mine in enumerate(setup.assignment) if mine == t)) for t in tasks)
     limit = x.tasks.test_examples if final else min(x.evaluate.prompts, x.tasks.test_examples)
     return Exam(model=x.model, tasks=x.tasks, seed=x.seed, limit=limit, owners=owners)
 
 
-def _examine(
-    devices: Mapping[int, DeviceState],
-    bank: Any,
-    x: Experiment,
-    setup: Setup,
-    engine: InProcess,
-    *,
-    final: bool,
-) -> tuple[list[dict[str, Score]], list[int], dict[int, int]]:
-    """Every task to every device; devices that would answer alike are asked once.
+def check(x: Experiment) -> list[str]:
+    """Load the model and read all data once, so that nothing is found wrong after hours of work.
 
     Returns:
-        Scores by task of every device asked, how many devices each stands for, and experts held by device.
+        Sentences a user should know, e.g. that prompts were cut.
+
+    Raises:
+        ValueError: whatever is wrong with model, tasks or settings.
     """
-    prints = engine.map(partial(same_answers, bank=bank), devices)
-    alike: dict[str, list[int]] = {}
-    for k, (print_, _) in prints.items():
-        alike.setdefault(print_, []).append(k)
-    exam = _exam(x, setup, final)
-    tasks = [t for t, _ in exam.owners]
-    asked = [devices[group[0]] for group in alike.values()]
-    halves = [tasks[0::2], tasks[1::2]] if len(asked) < x.workers else [tasks]  # one device, two workers
-    jobs = {n: (device, tuple(part)) for n, (device, part) in enumerate((d, p) for d in asked for p in halves if p)}
-    found = engine.map(partial(sit, bank=bank, exam=exam), jobs)
-    scores: dict[int, dict[str, Score]] = {}
-    for n, (device, _) in jobs.items():
-        scores.setdefault(device.id, {}).update(found[n])
-    ordered = [{t: scores[device.id][t] for t in tasks} for device in asked]
-    return ordered, [len(group) for group in alike.values()], {k: n for k, (_, n) in prints.items()}
+    if not x.methods:
+        raise ValueError("methods: there is nothing to run, name at least one")
+    from .models.base import load_base  # late: the command line reads this file for its settings
 
-
-def _oracle(
-    devices: Mapping[int, DeviceState], method: Method, x: Experiment, setup: Setup, engine: InProcess
-) -> tuple[list[dict[str, Score]], list[int], dict[int, int]]:
-    """Each task to the devices that own it, answering with their own expert only: the upper bound."""
+    setup = x.setup()
+    load_base(x.model)
+    notes = []
+    for k, task in enumerate(setup.assignment):
+        cut = sum(row.cut for row in device_rows(setup, k))
+        if cut:
+            notes.append(f"{cut} training prompts of {task} (device {k}) exceed the context; their beginnings are cut")
     exam = _exam(x, setup, final=True)
-    jobs = {k: (devices[k], (setup.assignment[k],)) for k in devices}
-    found = engine.map(partial(sit, bank=partial(own_expert, bank=method.bank), exam=exam), jobs)
-    best: dict[str, list[Score]] = {}
-    for k in sorted(found):
-        for task, score in found[k].items():
-            best.setdefault(task, []).append(score)
-    joined = {
-        t: Score(sum(s.asked for s in ss), sum(s.right for s in ss), sum(s.asked for s in ss), ss[0].cut)
-        for t, ss in best.items()
+    for task, _ in exam.owners:
+        rows = test_rows(exam, task)
+        if cut := sum(row.cut for row in rows):
+            notes.append(f"{cut} of {len(rows)} test prompts of {task} exceed the context; their beginnings are cut")
+    unused = set(names(x.tasks)) - set(setup.assignment)
+    if unused:
+        notes.append(f"{setup.num_devices} devices leave these tasks without one: {', '.join(sorted(unused))}")
+    return notes
+
+
+def finish(x: Experiment, directory: Path, notes: Sequence[str], wall_s: float) -> dict[str, Any]:
+    """Write what a finished run leaves: tables in Parquet, `summary.json` and `report.html`.
+
+    Args:
+        x: the settings.
+        directory: of the run, all methods done.
+        notes: sentences for the reader.
+        wall_s: how long this process worked on it.
+
+    Returns:
+        The summary (docs/summary.md), its methods as a list of `rows`.
+    """
+    from .models.base import load_base
+
+    journal, setup, base = Journal(directory), x.setup(), load_base(x.model)
+    states = {label: load_devices(checkpoint_path(directory, label))[0] for label in x.methods}
+    rows = [row(journal, BASE, BASE, None)]
+    rows += [row(journal, label, m.kind, states[label]) for label, m in x.methods.items()]
+    if journal.has(ORACLE, 0):
+        rows.append(row(journal, ORACLE, ORACLE, None))
+    for made in rows:
+        if made["collision"]:
+            made["collision"]["layers"] = list(base.layout.names)
+    places = positions(x.channel, x.seed, setup.num_devices).tolist()
+    summary = {
+        "schema": SCHEMA,
+        "name": x.name,
+        "seed": x.seed,
+        "final_sha256": joint_digest({label: digest(devices) for label, devices in states.items()}),
+        "rounds": x.rounds,
+        "devices": [
+            {"id": k, "task": task, "x_m": places[k][0], "y_m": places[k][1]} for k, task in enumerate(setup.assignment)
+        ],
+        "tasks": list(dict.fromkeys(setup.assignment)),
+        "model": {"name": x.model.source, "parameters": base.num_parameters, "layers": len(base.slots)},
+        "radio": {
+            "bandwidth_hz": x.radio.bandwidth_hz,
+            "deadline_s": x.radio.deadline_s,
+            "max_power_dbm": x.radio.max_power_dbm,
+            "radius_m": x.channel.radius_m,
+        },
+        "versions": versions(),
+        "wall_s": wall_s,
+        "notes": [*notes, *_isolation(rows, setup.num_devices)],
+        "methods": {made["label"]: made for made in rows},
     }
-    return [joined], [1], dict.fromkeys(devices, 1)
+    write_tables(journal, list(summary["methods"]))
+    write_whole(directory / "summary.json", json.dumps(summary, indent=1).encode())
+    write_report(directory)
+    return read_run(directory).summary
+
+
+def _isolation(rows: Sequence[Mapping[str, Any]], num_devices: int) -> list[str]:
+    """A sentence for every method whose devices could not all reach each other."""
+    return [
+        f"{made['label']}: a device answers with {made['experts_held']:g} of {num_devices} experts on average, "
+        "the radio let no more through"
+        for made in rows
+        if made["clusters"] and made["experts_held"] < num_devices
+    ]
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the result depends on."""
+    wanted = ("orthomesh", "torch", "transformers", "numpy", "safetensors", "datasets")
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in wanted}}

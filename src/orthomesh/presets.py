@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def smoke() -> Experiment:
             **_fields(default()),
             "name": "smoke",
             "rounds": 2,
-            "train": TrainSettings(steps=10, batch_size=16),
+            "train": TrainSettings(steps=25, batch_size=16),
             "tasks": TaskSettings(train_examples=200, test_examples=20),
             "evaluate": Evaluate(every=0),
         }
@@ -168,3 +169,27 @@ def _method(label: str, values: Any, where: str) -> MethodSettings:
         raise ValueError(f"{place}.kind: there is no method {kind!r}.{near(kind, METHODS)}")
     method: MethodSettings = parse(METHODS[kind], values, place)
     return method
+
+
+def explain(x: Experiment) -> str:
+    """All settings as YAML with a comment before each; reading it back gives the same settings."""
+    return "\n".join(_explained(x, 0))
+
+
+def _explained(record: Any, depth: int) -> Iterator[str]:
+    pad = "  " * depth
+    for name, info in record.__pydantic_fields__.items():
+        value = getattr(record, name)
+        for text in textwrap.wrap(" ".join((info.description or "").split()), 100 - len(pad)):
+            yield f"{pad}# {text}"
+        if hasattr(value, "__pydantic_fields__"):
+            yield f"{pad}{name}:"
+            yield from _explained(value, depth + 1)
+        elif name == "methods":
+            yield f"{pad}{name}:"
+            for label, method in value.items():
+                yield f"{pad}  {label}:"
+                yield from _explained(method, depth + 2)
+        else:
+            text = yaml.safe_dump(_plain(value), default_flow_style=True, width=1000).removesuffix("...\n").strip()
+            yield f"{pad}{name}: {text}"

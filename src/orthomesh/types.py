@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from numpy.typing import NDArray
 
@@ -260,6 +260,7 @@ class Method:
     bank: Callable[[DeviceState], Bank]
 
 
+@runtime_checkable
 class Air(Protocol):
     """What the air allows and what it costs; simulated or measured."""
 
@@ -272,6 +273,7 @@ class Air(Protocol):
         ...
 
 
+@runtime_checkable
 class Engine(Protocol):
     """Where compute runs and how bytes move. Three verbs; the round knows nothing else of the machine."""
 

@@ -114,7 +114,9 @@ def write_run(tmp_path: Path) -> Callable[[dict[str, Any]], Path]:
     """Write a summary, and the tables that go with it, the way a run does."""
 
     def write(summary: dict[str, Any]) -> Path:
-        (tmp_path / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+        stored = {k: v for k, v in summary.items() if k != "rows"}
+        stored["methods"] = {made["label"]: made for made in summary["rows"]}
+        (tmp_path / "summary.json").write_text(json.dumps(stored), encoding="utf-8")
         for name, rows in tables(summary).items():
             if rows:
                 parquet.write_table(pa.Table.from_pylist(rows), tmp_path / f"{name}.parquet")

@@ -68,8 +68,7 @@ def sit(job: tuple[DeviceState, tuple[str, ...]], bank: Callable[[DeviceState], 
     for task in tasks:
         rows = test_rows(exam, task)[: exam.limit]
         given = answer(base, experts, rows)
-        chose = (given.chosen >= 0).all()
-        routed = int(np.isin(given.chosen, owners[task]).sum()) if chose else -1
+        routed = int(np.isin(given.chosen, owners[task]).sum()) if experts.choice == "nearest" else -1
         scores[task] = Score(len(rows), int(given.right.sum()), routed, sum(row.cut for row in rows))
     return scores
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from ..checkpoint import write_whole
 from ..types import COLUMNS, DeviceState, RoundInfo, Spend
-from .accuracy import Score, mean_accuracy, routed_share
+from .accuracy import mean_accuracy, routed_share
+from .examine import Result
 
 
 class Journal:
@@ -33,15 +34,9 @@ class Journal:
         exam = json.loads(self._path(label, "exam", round_).read_text())
         return dict(exam["accuracy"])
 
-    def write_exam(
-        self,
-        label: str,
-        round_: int,
-        scores: Sequence[Mapping[str, Score]],
-        weights: Sequence[int],
-        held: Mapping[int, int],
-    ) -> None:
-        """Put an examination on record; `held` says how many experts each device answered with."""
+    def write_exam(self, label: str, round_: int, result: Result) -> None:
+        """Put an examination on record."""
+        scores, weights, held = result
         exam = {
             "method": label,
             "round": round_,

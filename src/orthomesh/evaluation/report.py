@@ -55,6 +55,7 @@ def read_run(directory: Path) -> Run:
     summary = json.loads(path.read_text(encoding="utf-8"))
     if summary.get("schema") != SCHEMA:
         raise ValueError(f"{path}: schema {summary.get('schema')!r}, but this version reads schema {SCHEMA}.")
+    summary["rows"] = list(summary.pop("methods").values())  # in the order they were run
     tables = {name: _rows(directory / f"{name}.parquet") for name in ("rounds", "accuracy", "links")}
     return Run(summary=summary, **tables)
 

@@ -71,14 +71,3 @@ def _collision(devices: Mapping[int, DeviceState], clusters: Sequence[Sequence[i
 def joint_digest(digests: Mapping[str, str]) -> str:
     """One SHA-256 for a run from those of its methods, in order of label."""
     return hashlib.sha256("\n".join(f"{k}:{digests[k]}" for k in sorted(digests)).encode()).hexdigest()
-
-
-def cut_notes(journal: Journal, label: str) -> list[str]:
-    """A sentence for every task whose test prompts were too long for the context."""
-    exam = journal.exams(label)[-1]
-    return [
-        f"{count} of {exam['prompts'][task]} test prompts of {task} were longer than the context; "
-        "their beginnings were cut off"
-        for task, count in exam["cut"].items()
-        if count
-    ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from ..types import Method
 from .gossip_lora import GossipLora
@@ -12,6 +12,7 @@ from .setup import Setup
 from .sparse_orthogonal import SparseOrthogonal
 
 
+@runtime_checkable
 class MethodSettings(Protocol):
     """Settings of a method: a frozen record that knows how to build the method's functions for a run."""
 

@@ -34,11 +34,11 @@ class ModelSettings:
 class TrainSettings:
     """Local fine-tuning of one device in one round, eq. (6)."""
 
-    steps: Annotated[int, Field(ge=1)] = 30
+    steps: Annotated[int, Field(ge=1)] = 24
     """Optimiser steps a round."""
-    batch_size: Annotated[int, Field(ge=1)] = 32
+    batch_size: Annotated[int, Field(ge=1)] = 24
     """Examples a step."""
-    learning_rate: Annotated[float, Field(gt=0)] = 5e-3
+    learning_rate: Annotated[float, Field(gt=0)] = 6e-3
     """Of AdamW; sparse frozen-A adapters want about ten times that of dense ones at large scale."""
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
     """Largest norm of the gradient of a step."""

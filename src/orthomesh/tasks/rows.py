@@ -59,7 +59,8 @@ def to_example(row: Mapping[str, Any], settings: TaskSettings, where: str) -> Ex
     for column, text in ((settings.prompt_column, prompt), (settings.answer_column, output)):
         if not isinstance(text, str) or not text.strip():
             raise ValueError(f"{where}: {column!r} must be a text that is not empty, got {text!r}")
-    assert isinstance(prompt, str) and isinstance(output, str)
+    assert isinstance(prompt, str)
+    assert isinstance(output, str)
     choices = row.get("choices")
     if not choices:
         return Example(prompt, " " + output)

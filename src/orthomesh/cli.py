@@ -1,0 +1,162 @@
+"""The command line: parse, build, run. Whatever a user can get wrong ends in one sentence and exit code 2."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: idle threads must not spin
+
+import typer
+import yaml
+from rich.console import Console
+
+from . import __version__
+
+app = typer.Typer(
+    help="Fine-tune one language model for many tasks on many devices without a server.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-s", metavar="KEY=VALUE", help="Any setting, e.g. -s train.steps=10; repeat for more."),
+]
+
+
+def _say(message: str, code: int) -> NoReturn:
+    Console(stderr=True, soft_wrap=True, highlight=False).print(f"orthomesh: {message}", markup=False)
+    raise typer.Exit(code)
+
+
+@contextmanager
+def _sentences(directory: Path | None = None) -> Iterator[None]:
+    """Turn what can go wrong into a sentence: 2 for a mistake or a full disk, 130 for Ctrl-C."""
+    resume = f" Go on with: orthomesh resume {directory}" if directory else ""
+    try:
+        yield
+    except ValueError as error:
+        _say(str(error), 2)
+    except KeyboardInterrupt:
+        _say(f"interrupted; every finished round is kept.{resume}", 130)
+    except BrokenPipeError:  # whoever read our output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        raise typer.Exit(1) from None
+    except OSError as error:
+        place = f" {error.filename}" if error.filename else ""
+        _say(f"cannot read or write{place}: {error.strerror or error}. The last checkpoint is whole.{resume}", 2)
+
+
+@app.command()
+def run(
+    preset: Annotated[
+        str, typer.Argument(help="default, smoke (under 40 s) or paper (the paper's readings throughout).")
+    ] = "default",
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="YAML file laid over the preset.")] = None,
+    set_: Set = None,
+    model: Annotated[str | None, typer.Option(help="Directory or hub name of a causal language model.")] = None,
+    tasks: Annotated[str | None, typer.Option(help="Tasks by name, separated by commas.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Directory of NAME/train.jsonl and NAME/test.jsonl, or `hub`.")
+    ] = None,
+    devices: Annotated[int | None, typer.Option(help="Number of devices; default: one per task.")] = None,
+    rounds: Annotated[int | None, typer.Option(help="Communication rounds.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Every random draw is keyed by it.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Worker processes; does not change the result.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory; default: runs/PRESET-DATE.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the result.")] = False,
+) -> None:
+    """Run an experiment: a preset, then a file, then what is given here, in that order.
+
+    Ends with a table and writes a run directory: config.yaml, checkpoints, records in Parquet, summary.json and
+    report.html. All settings, their defaults and units: orthomesh settings.
+    """
+    from .presets import build, plain
+
+    named = {
+        "model.source": model, "tasks.names": f"[{tasks}]" if tasks is not None else None, "tasks.data": data,
+        "devices": devices, "rounds": rounds, "seed": seed, "workers": workers,
+    }  # fmt: skip
+    given = [f"{key}={value}" for key, value in named.items() if value is not None]
+    with _sentences():
+        x = build(preset, config, [*given, *(set_ or [])])
+        directory = out or Path("runs") / f"{x.name}-{datetime.now():%Y%m%d-%H%M%S}"
+        if directory.exists() and any(directory.iterdir()):
+            raise ValueError(f"{directory} is not empty; choose another --out, or: orthomesh resume {directory}")
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "config.yaml").write_text(yaml.safe_dump(plain(x), sort_keys=False), encoding="utf-8")
+    _carry_out(directory, quiet)
+
+
+@app.command()
+def resume(
+    directory: Annotated[Path, typer.Argument(help="Run directory of an interrupted run.")],
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the result.")] = False,
+) -> None:
+    """Go on with an interrupted run; it ends with the same hash as one that was never interrupted."""
+    _carry_out(directory, quiet)
+
+
+def _carry_out(directory: Path, quiet: bool) -> None:
+    """Run what the directory's config.yaml says, from wherever it stands."""
+    from .presets import from_plain, read_yaml
+
+    console, started = Console(highlight=False), time.monotonic()
+    with _sentences(directory):
+        x = from_plain(read_yaml(directory / "config.yaml"), str(directory / "config.yaml"))
+        from . import experiment  # after the settings are known to be right: this loads torch
+        from .evaluation.table import result_table
+        from .evaluation.wording import headline
+        from .show import follow, words
+
+        notes = experiment.check(x)
+        for note in notes if not quiet else ():
+            console.print(f"note: {note}", markup=False)
+        follow(experiment.run(x, directory), x, console, quiet)
+        summary = experiment.finish(x, directory, notes, time.monotonic() - started)
+        for note in summary["notes"][len(notes) :]:
+            console.print(f"note: {note}", markup=False)
+        console.print(result_table(summary, console.width))
+        console.print(headline(summary), markup=False)
+        console.print(f"final state: sha256 {summary['final_sha256']}", soft_wrap=True)
+        console.print(f"took {words(summary['wall_s'])}, report: {directory / 'report.html'}", soft_wrap=True)
+
+
+@app.command()
+def settings(preset: Annotated[str, typer.Argument(help="Whose values to show.")] = "default") -> None:
+    """Print all settings of a preset as YAML, each with what it means; a file to start from."""
+    from .config import near
+    from .presets import PRESETS, explain
+
+    with _sentences():
+        if preset not in PRESETS:
+            raise ValueError(f"there is no preset {preset!r}.{near(preset, PRESETS)}")
+        print(explain(PRESETS[preset]()))
+
+
+@app.command()
+def report(directory: Annotated[Path, typer.Argument(help="Directory of a finished run.")]) -> None:
+    """Write report.html of a finished run again."""
+    from .evaluation.report import write_report
+
+    with _sentences():
+        print(write_report(directory))
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    print(__version__)
+
+
+def main() -> None:
+    """Entry point."""
+    app()
