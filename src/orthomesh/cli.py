@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: idle threads must not spin
 
@@ -17,6 +17,9 @@ import yaml
 from rich.console import Console
 
 from . import __version__
+
+if TYPE_CHECKING:
+    from .experiment import Experiment
 
 app = typer.Typer(
     help="Fine-tune one language model for many tasks on many devices without a server.",
@@ -46,7 +49,7 @@ def _sentences(directory: Path | None = None) -> Iterator[None]:
     except ValueError as error:
         _say(str(error), 2)
     except KeyboardInterrupt:
-        _say(f"interrupted; every finished round is kept.{resume}", 130)
+        _say(f"interrupted; every finished round is kept.{resume}" if directory else "interrupted", 130)
     except BrokenPipeError:  # whoever read our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         raise typer.Exit(1) from None
@@ -91,9 +94,10 @@ def run(
         directory = out or Path("runs") / f"{x.name}-{datetime.now():%Y%m%d-%H%M%S}"
         if directory.exists() and any(directory.iterdir()):
             raise ValueError(f"{directory} is not empty; choose another --out, or: orthomesh resume {directory}")
+        notes = _check(x)  # before anything is written
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "config.yaml").write_text(yaml.safe_dump(plain(x), sort_keys=False), encoding="utf-8")
-    _carry_out(directory, quiet)
+    _carry_out(x, notes, directory, quiet)
 
 
 @app.command()
@@ -102,28 +106,36 @@ def resume(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the result.")] = False,
 ) -> None:
     """Go on with an interrupted run; it ends with the same hash as one that was never interrupted."""
-    _carry_out(directory, quiet)
-
-
-def _carry_out(directory: Path, quiet: bool) -> None:
-    """Run what the directory's config.yaml says, from wherever it stands."""
     from .presets import from_plain, read_yaml
+
+    with _sentences():
+        x = from_plain(read_yaml(directory / "config.yaml"), str(directory / "config.yaml"))
+        notes = _check(x)
+    _carry_out(x, notes, directory, quiet)
+
+
+def _check(x: Experiment) -> list[str]:
+    """Load the model and read the data once; what is wrong with them is said here."""
+    from .experiment import check  # late: help and settings must not wait for torch
+
+    return check(x)
+
+
+def _carry_out(x: Experiment, notes: list[str], directory: Path, quiet: bool) -> None:
+    """Run from wherever the directory stands, show it, and end with the table."""
+    from . import experiment
+    from .evaluation.table import result_table
+    from .evaluation.wording import headline
+    from .show import follow, words
 
     console, started = Console(highlight=False), time.monotonic()
     with _sentences(directory):
-        x = from_plain(read_yaml(directory / "config.yaml"), str(directory / "config.yaml"))
-        from . import experiment  # after the settings are known to be right: this loads torch
-        from .evaluation.table import result_table
-        from .evaluation.wording import headline
-        from .show import follow, words
-
-        notes = experiment.check(x)
         for note in notes if not quiet else ():
-            console.print(f"note: {note}", markup=False)
+            console.print(f"note: {note}", markup=False, soft_wrap=True)
         follow(experiment.run(x, directory), x, console, quiet)
         summary = experiment.finish(x, directory, notes, time.monotonic() - started)
         for note in summary["notes"][len(notes) :]:
-            console.print(f"note: {note}", markup=False)
+            console.print(f"note: {note}", markup=False, soft_wrap=True)
         console.print(result_table(summary, console.width))
         console.print(headline(summary), markup=False)
         console.print(f"final state: sha256 {summary['final_sha256']}", soft_wrap=True)

@@ -287,7 +287,12 @@ def finish(x: Experiment, directory: Path, notes: Sequence[str], wall_s: float) 
 
 def _isolation(rows: Sequence[Mapping[str, Any]], num_devices: int) -> list[str]:
     """A sentence for every method whose devices could not all reach each other."""
-    return [
+    alone = [
+        f"{made['label']}: nothing was exchanged, no link could carry it within power and deadline"
+        for made in rows
+        if made["kind"] not in (BASE, ORACLE, "local") and not made["bytes_per_device"]["values"] and num_devices > 1
+    ]
+    return alone + [
         f"{made['label']}: a device answers with {made['experts_held']:g} of {num_devices} experts on average, "
         "the radio let no more through"
         for made in rows

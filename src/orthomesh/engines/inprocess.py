@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -66,9 +67,18 @@ def worker_pool(num_workers: int, num_threads: int) -> ProcessPoolExecutor | Non
 
 
 def start_worker(num_threads: int) -> None:
-    """Pin threads and leave Ctrl-C to the parent."""
+    """Pin threads, leave Ctrl-C to the parent, and end with it even if it is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     pin_threads(num_threads)
+
+
+def _end_with_parent() -> None:
+    """Wait for the parent; a worker without one has nobody to work for and would stay for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def pin_threads(num_threads: int) -> None:

@@ -43,6 +43,8 @@ for 500 B sent per device; gossip is ahead with 50.0 %, for 2.00 kB.
         return start + "no method was run."
     many = len(summary["devices"]) > 1 and len(summary["tasks"]) > 1
     who = "every device answers every task" if many else "the devices answer"
+    if lead.get("clusters") and lead["experts_held"] < len(summary["devices"]):
+        who = f"a device answers with {lead['experts_held']:g} of {len(summary['devices'])} experts"
     sentence = f"{start}with {lead['label']} {who}, and {percent(lead['mean'])} of the answers are right"
     oracle = find(summary, "oracle")
     if oracle is not None and oracle is not lead and oracle["mean"] > 0:

@@ -25,16 +25,18 @@ def mix(own: Array, received: Mapping[int, tuple[float, Array]]) -> Float[np.nda
         The mixed vector, float32. [n]
 
     Raises:
-        ValueError: weights outside [0, 1], adding up to more than one, or vectors of another length.
+        ValueError: weights outside [0, 1], adding up to more than one, vectors of another length or not finite.
     """
     total = 0.0
     mixed = own.astype(np.float32)
     for k in sorted(received):  # in order of id
         weight, other = received[k]
         if other.shape != own.shape:
-            raise ValueError(f"device {k} sent {other.shape[0]} entries, {own.shape[0]} were expected")
+            raise ValueError(f"device {k} sent entries of shape {other.shape}, {own.shape} was expected")
+        if not np.isfinite(other).all():
+            raise ValueError(f"device {k} sent values that are not finite, its training has diverged")
         total += weight
-        if weight < 0 or total > 1 + 1e-9:
+        if not (weight >= 0 and total <= 1 + 1e-9):  # so that NaN is refused too
             raise ValueError(f"mixing weights must be non-negative and add up to at most 1, got {total} with {k}")
         mixed = mixed + np.float32(weight) * (other.astype(np.float32) - own)
     return mixed

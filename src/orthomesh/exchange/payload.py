@@ -19,6 +19,7 @@ MAGIC = b"OM1"
 DTYPES = ("uint8", "uint16", "uint32", "uint64", "int32", "int64", "float16", "float32", "float64")
 MAX_BYTES = 1 << 32
 MAX_SECTIONS = 4096
+_PIECE = 1 << 18
 _HEAD = struct.Struct("<3sH")
 _SECTION = struct.Struct("<BBBBBQ")  # column, dtype, compressed, dimensions, length of name, stored bytes
 
@@ -42,14 +43,16 @@ def encode(sections: Sequence[Section]) -> Frame:
     """Frame arrays for the air.
 
     Args:
-        sections: at most 4096 arrays of the types in `DTYPES`, at most 255 dimensions and letters of name.
+        sections: at most 4096 arrays of the types in `DTYPES`, names different and at most 255 bytes long.
 
     Returns:
         The bytes, and their number by column; the five bytes of the frame's head count as control.
 
     Raises:
-        ValueError: a dtype that does not travel.
+        ValueError: a dtype that does not travel, a name too long or given twice, too many sections.
     """
+    if len(sections) > MAX_SECTIONS or len({s.name for s in sections}) < len(sections):
+        raise ValueError(f"a frame holds at most {MAX_SECTIONS} sections of different names, got {len(sections)}")
     parts = [_HEAD.pack(MAGIC, len(sections))]
     columns: dict[Column, int] = {"control": _HEAD.size}
     for section in sections:
@@ -63,10 +66,12 @@ def _encode_section(section: Section) -> bytes:
     array = section.array
     if array.dtype.name not in DTYPES:
         raise ValueError(f"section {section.name!r}: dtype {array.dtype} does not travel, use one of {DTYPES}")
+    name = section.name.encode()
+    if len(name) > 255:
+        raise ValueError(f"the name of a section takes at most 255 bytes, {section.name[:40]!r}... takes {len(name)}")
     raw = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<")).tobytes()
     packed = zstandard.compress(raw)
     small = packed if len(packed) < len(raw) else raw
-    name = section.name.encode()
     head = _SECTION.pack(
         COLUMNS.index(section.column),
         DTYPES.index(array.dtype.name),
@@ -139,9 +144,15 @@ def _decode_section(payload: bytes, offset: int, room: int) -> tuple[str, Array,
 
 
 def _expand(raw: bytes, size: int, name: str) -> bytes:
-    """Decompress at most `size` bytes, whatever the stream claims about itself."""
+    """Decompress until more than `size` bytes came, whatever the stream claims about itself.
+
+    Piece by piece, because asking for all at once takes the memory before a byte has shown that it is needed.
+    """
+    out = bytearray()
     try:
         with zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(raw) as reader:
-            return reader.read(size + 1)
+            while len(out) <= size and (piece := reader.read(_PIECE)):
+                out += piece
     except zstandard.ZstdError as error:
         raise ValueError(f"section {name!r} does not decompress: {error}") from None
+    return bytes(out)

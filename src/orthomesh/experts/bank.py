@@ -10,6 +10,15 @@ from jaxtyping import Float
 
 from ..types import Array, Arrays
 
+PARTS = {
+    "members": ("uint32", 1),
+    "values": ("float16", 1),
+    "masks": ("uint8", 2),
+    "seeds": ("uint64", 1),
+    "codes": ("float16", 2),
+}
+"""Type and number of dimensions of what is kept of a cluster."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterRecord:
@@ -46,12 +55,18 @@ def load(arrays: Mapping[str, Array], num_expansion: int) -> ClusterRecord:
         num_expansion: sum d r of the layout.
 
     Raises:
-        ValueError: a part missing, of another size, or not finite.
+        ValueError: a part missing, of another type or size, not finite, or members not in order.
     """
-    missing = {"members", "values", "masks", "seeds", "codes"} - arrays.keys()
+    missing = PARTS.keys() - arrays.keys()
     if missing:
         raise ValueError(f"a cluster's record lacks {', '.join(sorted(missing))}")
+    for name, (kind, ndim) in PARTS.items():
+        part = arrays[name]
+        if part.dtype.name != kind or part.ndim != ndim:
+            raise ValueError(f"{name} of a cluster must be {kind} with {ndim} axes, got {part.dtype} {part.shape}")
     members = tuple(int(k) for k in arrays["members"])
+    if not members or list(members) != sorted(set(members)):
+        raise ValueError(f"members of a cluster must be named once and in order, got {members}")
     if arrays["masks"].shape != (len(members), -(-num_expansion // 8)):
         raise ValueError(
             f"masks of shape {arrays['masks'].shape} do not fit {len(members)} members and {num_expansion} entries"

@@ -50,6 +50,22 @@ def holds(device: DeviceState) -> tuple[int, ...]:
     return tuple(sorted({device.id, *inside, *beyond}))
 
 
+def member_parts(src: int, known: Arrays, parts: Arrays, size: int) -> dict[str, Array]:
+    """What is known of a member once its message is added to what it told before.
+
+    Raises:
+        ValueError: values that are not finite, or do not fit the member's mask.
+    """
+    joined = {**known, **parts}
+    if "mask" not in joined:
+        return {}  # its mask was lost on the way; values alone are of no use
+    if joined["mask"].shape != (-(-size // 8),) or joined["values"].shape != (int(unpack(joined["mask"], size).sum()),):
+        raise ValueError(f"device {src} sent {joined['values'].size} values that do not fit its mask")
+    if not np.isfinite(joined["values"]).all():
+        raise ValueError(f"device {src} sent values that are not finite, its training has diverged")
+    return joined
+
+
 def cluster_record(device: DeviceState, rule: Rule) -> ClusterRecord:
     """What the device knows of its own cluster, itself included, joined by the rule of R5.
 

@@ -40,7 +40,7 @@ from ..types import (
     Round,
 )
 from .clusters import Limits, exchange_phases, form, pairs_within
-from .parts import change, cluster_record, holds, under_mask, unpack, values
+from .parts import change, cluster_record, holds, member_parts, under_mask, unpack, values
 from .setup import Setup, device_rows
 
 CODE_PROMPTS = 32
@@ -260,7 +260,8 @@ def merge(device: DeviceState, inbox: Sequence[Envelope], phase: Phase, t: Round
     bank = dict(device.bank)
     for src, parts in arrived:
         if phase.name == "intra":
-            bank = put(bank, f"member/{src}", {**get(bank, f"member/{src}"), **parts})
+            known = member_parts(src, get(bank, f"member/{src}"), parts, device.own["B"].size)
+            bank = put(bank, f"member/{src}", known)
             continue
         for cluster in sorted({int(name.split("/")[0]) for name in parts}):
             known = {**get(bank, f"cluster/{cluster}"), **_record(parts, cluster)}

@@ -103,10 +103,9 @@ def _mixtures(base: Base, bank: Bank) -> Iterator[tuple[str, Mixture]]:
     """Per layer, all experts side by side."""
     a = [matrices_a(base.scaling * e.A, base.layout) for e in bank.experts]
     b = [matrices_b(e.B, base.layout) for e in bank.experts]
-    source = _input_of(base)
     cuts = dict(zip(base.inputs, np.cumsum((0, *base.widths)), strict=False))
     for index, (name, slot) in enumerate(base.slots.items()):
-        start, width = cuts[source[name]], slot.base.in_features
+        start, width = cuts[base.source[name]], slot.base.in_features
         code = None
         if bank.gated:
             h = torch.from_numpy(np.stack([_code(e.code)[start : start + width] for e in bank.experts]))
@@ -120,15 +119,6 @@ def _mixtures(base: Base, bank: Bank) -> Iterator[tuple[str, Mixture]]:
                 top_k=bank.top_k,
             ),
         )
-
-
-def _input_of(base: Base) -> dict[str, str]:
-    """For every slot, the first slot that reads the same input; slots come in the order they are read."""
-    source, latest = {}, base.inputs[0]
-    for name in base.slots:
-        latest = name if name in base.inputs else latest
-        source[name] = latest
-    return source
 
 
 def _groups(count: int) -> Iterator[range]:

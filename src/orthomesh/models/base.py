@@ -29,20 +29,25 @@ LIKE_LLAMA = ("llama", "qwen2", "qwen3", "mistral", "gemma", "gemma2", "gemma3_t
 class Base:
     """A frozen causal language model with slots for adapters, and its tokenizer.
 
-    slots: adapted layers by name, in the model's order. inputs: for every distinct layer input, the name of
-    the first slot that reads it (q, k and v share one). keeps_logits: whether forward can skip early logits.
+    slots: adapted layers by name, in the model's order. source: for every slot, the first one that reads the
+    same input (q, k and v share one). keeps_logits: whether forward can skip early logits.
     """
 
     model: nn.Module
     tokenizer: Any
     slots: dict[str, AdaptedLinear]
     layout: Layout
-    inputs: tuple[str, ...]
+    source: dict[str, str]
     pad_id: int
     eos_id: int
     max_length: int
     scaling: float
     keeps_logits: bool
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """For every distinct layer input, the name of the first slot that reads it."""
+        return tuple(dict.fromkeys(self.source.values()))
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -73,18 +78,16 @@ def load_base(settings: ModelSettings) -> Base:
     found = _targets(model, settings)
     slots = adapt(model, found)
     shapes = tuple(Shape(n, s.base.out_features, s.base.in_features) for n, s in slots.items())
-    if tokenizer.eos_token_id is None:
-        raise ValueError(f"model {settings.source}: its tokenizer has no end-of-text token, answers could not end")
-    pad = tokenizer.pad_token_id
+    end, pad = _special_tokens(tokenizer, model.get_input_embeddings().num_embeddings, settings.source)
     limit = int(getattr(model.config, "max_position_embeddings", settings.max_length))
     return Base(
         model=model,
         tokenizer=tokenizer,
         slots=slots,
         layout=Layout(shapes, settings.rank),
-        inputs=_distinct_inputs(model, slots),
-        pad_id=tokenizer.eos_token_id if pad is None else pad,  # padding is masked, any token serves
-        eos_id=tokenizer.eos_token_id,
+        source=_source_of_inputs(model, slots),
+        pad_id=pad,
+        eos_id=end,
         max_length=min(settings.max_length, limit),
         scaling=settings.scaling,
         keeps_logits="logits_to_keep" in inspect.signature(model.forward).parameters,
@@ -109,6 +112,18 @@ def _load(source: str) -> tuple[Any, Any]:
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"model.source: {place} does not load as a causal language model: {reason}") from None
     return model, tokenizer
+
+
+def _special_tokens(tokenizer: Any, num_embeddings: int, source: str) -> tuple[int, int]:
+    """Ids of the end token and of the padding token; where the latter is lacking the end token serves, masked."""
+    end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
+    if end is None:
+        raise ValueError(f"model {source}: its tokenizer has no end-of-text token, answers could not end")
+    if end >= num_embeddings:  # a token the tokenizer's class brings along and the model never had
+        raise ValueError(
+            f"model {source}: end token {tokenizer.eos_token!r} is number {end} of {num_embeddings} embeddings"
+        )
+    return end, end if pad is None or pad >= num_embeddings else pad
 
 
 def _check_directory(place: Path) -> None:
@@ -138,8 +153,8 @@ def _targets(model: Any, settings: ModelSettings) -> tuple[str, ...]:
     return tuple(n for n in linear if n.rsplit(".", 1)[-1] in wanted)
 
 
-def _distinct_inputs(model: Any, slots: dict[str, AdaptedLinear]) -> tuple[str, ...]:
-    """First slot for every distinct input tensor, found by watching one token pass."""
+def _source_of_inputs(model: Any, slots: dict[str, AdaptedLinear]) -> dict[str, str]:
+    """For every slot the first one that reads the same tensor, found by watching one pass."""
     seen: list[tuple[str, Tensor]] = []
     hooks = [
         slot.register_forward_pre_hook(lambda _, args, name=name: seen.append((name, args[0])))
@@ -149,8 +164,4 @@ def _distinct_inputs(model: Any, slots: dict[str, AdaptedLinear]) -> tuple[str, 
         model(input_ids=torch.zeros(1, 2, dtype=torch.long), use_cache=False)
     for hook in hooks:
         hook.remove()
-    firsts: list[tuple[str, Tensor]] = []
-    for name, x in seen:
-        if not any(x is other for _, other in firsts):
-            firsts.append((name, x))
-    return tuple(name for name, _ in firsts)
+    return {name: next(first for first, other in seen if other is x) for name, x in seen}

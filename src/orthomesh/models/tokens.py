@@ -58,7 +58,7 @@ def tokenise(base: Base, examples: Sequence[Example], where: str) -> list[Row]:
 
 
 def _encode(base: Base, texts: list[str], special: bool) -> list[list[int]]:
-    encoded: list[list[int]] = base.tokenizer(texts, add_special_tokens=special)["input_ids"]
+    encoded: list[list[int]] = base.tokenizer(texts, add_special_tokens=special, verbose=False)["input_ids"]
     if special:  # some tokenizers end every text; a prompt goes on
         encoded = [ids[:-1] if ids and ids[-1] == base.eos_id else ids for ids in encoded]
         encoded = [ids or [base.eos_id] for ids in encoded]

@@ -1,0 +1,210 @@
+"""Masks by magnitude, and what a cluster makes of its members' bids."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from orthomesh.adapters.lowrank import slices
+from orthomesh.adapters.mask import (
+    bid,
+    magnitude_mask,
+    negotiate,
+    pack_bid,
+    quotas,
+    random_mask,
+    unpack_bid,
+)
+from orthomesh.rng import stream
+
+SCORES = st.sampled_from([-2.0, -1.0, -0.5, -0.0, 0.0, 0.5, 1.0, 2.0])  # few values: ties
+Cluster = tuple[dict[int, np.ndarray], tuple[int, ...], dict[int, np.ndarray]]
+
+
+@st.composite
+def scored(draw: st.DrawFn) -> tuple[np.ndarray, tuple[int, ...], np.ndarray]:
+    sizes = tuple(draw(st.lists(st.integers(1, 12), min_size=1, max_size=3)))
+    score = draw(hnp.arrays(np.float32, sum(sizes), elements=SCORES))
+    quota = np.array([draw(st.integers(0, n)) for n in sizes])
+    return score, sizes, quota
+
+
+@st.composite
+def clusters(draw: st.DrawFn, overloaded: bool = True) -> Cluster:
+    """Bids and quotas of a few devices; without `overloaded` the quotas of a layer fit into it."""
+    sizes = tuple(draw(st.lists(st.integers(1, 12), min_size=1, max_size=3)))
+    ids = draw(st.lists(st.integers(0, 99), min_size=1, max_size=5, unique=True))
+    bids = {k: draw(hnp.arrays(np.uint8, sum(sizes), elements=st.integers(0, 3))) for k in ids}
+    quota = {k: np.zeros(len(sizes), dtype=int) for k in ids}
+    for layer, size in enumerate(sizes):
+        room = size
+        for k in ids:
+            quota[k][layer] = draw(st.integers(0, size if overloaded else room))
+            room -= int(quota[k][layer])
+    return bids, sizes, quota
+
+
+def by_sorting(score: Sequence[float], keep: int) -> set[int]:
+    return set(sorted(range(len(score)), key=lambda n: (-abs(score[n]), n))[:keep])
+
+
+def greedily(
+    bids: Mapping[int, np.ndarray], sizes: Sequence[int], quota: Mapping[int, np.ndarray]
+) -> dict[int, set[int]]:
+    """All triples from the dearest down: a free position goes to a device that is still owed one."""
+    worth = {k: levels + stream(0, "bid", k).random(levels.size) for k, levels in bids.items()}
+    held: dict[int, set[int]] = {k: set() for k in bids}
+    for layer, cut in enumerate(slices(sizes)):
+        owed = {k: int(quota[k][layer]) for k in bids}
+        triples = sorted(((worth[k][n], k, n) for k in bids for n in range(cut.start, cut.stop)), reverse=True)
+        taken: set[int] = set()
+        for _, k, n in triples:
+            if owed[k] and n not in taken:
+                held[k].add(n)
+                taken.add(n)
+                owed[k] -= 1
+        for _, k, n in triples:  # nothing free is left for whoever is still owed something
+            if owed[k] and n not in held[k]:
+                held[k].add(n)
+                owed[k] -= 1
+    return held
+
+
+def test_quotas_on_paper() -> None:
+    assert quotas((8, 100, 12), 0.25).tolist() == [2, 25, 3]
+    assert quotas((3, 1, 1000), 0.1).tolist() == [1, 1, 100]  # at least one
+    assert quotas((7,), 1.0).tolist() == [7]
+
+
+def test_magnitude_mask_on_paper() -> None:
+    score = np.array([0.1, -3.0, 2.0, 0.0, 5.0, 5.0, -5.0, 1.0])
+    mask = magnitude_mask(score, (4, 4), np.array([2, 1]))
+    assert np.flatnonzero(mask).tolist() == [1, 2, 4]  # among equals the earlier position
+
+
+def test_bid_on_paper() -> None:
+    score = np.array([0.0, 7.0, -6.0, 5.0, -4.0, 3.0, 2.0, 1.0])
+    assert bid(score, (8,), np.array([3])).tolist() == [0, 3, 3, 2, 1, 1, 1, 0]
+    assert bid(score, (4, 4), np.array([1, 2])).tolist() == [0, 3, 1, 0, 3, 2, 1, 1]
+
+
+def test_negotiation_on_paper() -> None:
+    bids = {4: np.array([3, 2, 1, 0], dtype=np.uint8), 9: np.array([0, 3, 2, 1], dtype=np.uint8)}
+    masks = negotiate(bids, (4,), {k: np.array([2]) for k in bids})
+    assert np.flatnonzero(masks[4]).tolist() == [0, 3]  # outbid for 1 and 2, it takes what is left
+    assert np.flatnonzero(masks[9]).tolist() == [1, 2]
+
+
+def test_packed_bid_on_paper() -> None:
+    assert pack_bid(np.array([3, 2, 1, 0], dtype=np.uint8)).tolist() == [0b11001010]
+    assert pack_bid(np.array([1], dtype=np.uint8)).tolist() == [0b01000000]
+
+
+@settings(max_examples=100)
+@given(scored())
+def test_magnitude_mask_is_a_sort(drawn: tuple[np.ndarray, tuple[int, ...], np.ndarray]) -> None:
+    score, sizes, quota = drawn
+    mask = magnitude_mask(score, sizes, quota)
+    for cut, keep in zip(slices(sizes), quota, strict=True):
+        assert set(np.flatnonzero(mask[cut])) == by_sorting(score[cut].tolist(), int(keep))
+
+
+@given(scored())
+def test_bid_is_a_rank(drawn: tuple[np.ndarray, tuple[int, ...], np.ndarray]) -> None:
+    score, sizes, quota = drawn
+    levels = bid(score, sizes, quota)
+    assert np.array_equal(levels >= 2, magnitude_mask(score, sizes, quota))
+    for cut, keep in zip(slices(sizes), quota.tolist(), strict=True):
+        for level, end in ((3, math.ceil(keep / 2)), (1, 2 * keep)):
+            assert set(np.flatnonzero(levels[cut] >= level)) == by_sorting(score[cut].tolist(), end)
+
+
+@settings(max_examples=200)
+@given(clusters())
+def test_negotiation_gives_every_position_to_the_highest_bid(cluster: Cluster) -> None:
+    bids, sizes, quota = cluster
+    masks = negotiate(bids, sizes, quota)
+    expected = greedily(bids, sizes, quota)
+    assert masks.keys() == bids.keys()
+    assert {k: set(np.flatnonzero(mask)) for k, mask in masks.items()} == expected
+
+
+@given(clusters())
+def test_everybody_gets_its_quota_and_overloaded_layers_are_full(cluster: Cluster) -> None:
+    bids, sizes, quota = cluster
+    masks = negotiate(bids, sizes, quota)
+    for layer, cut in enumerate(slices(sizes)):
+        owed = [int(quota[k][layer]) for k in bids]
+        assert [int(masks[k][cut].sum()) for k in bids] == owed
+        held = np.sum([masks[k][cut] for k in bids], axis=0)
+        assert np.count_nonzero(held) == min(sum(owed), sizes[layer])  # no position is wasted
+
+
+@given(clusters(overloaded=False))
+def test_masks_are_disjoint_where_quotas_fit(cluster: Cluster) -> None:
+    bids, sizes, quota = cluster
+    masks = negotiate(bids, sizes, quota)
+    assert np.sum(list(masks.values()), axis=0).max() <= 1
+
+
+@given(clusters(), st.data())
+def test_negotiation_does_not_depend_on_who_is_named_first(cluster: Cluster, data: st.DataObject) -> None:
+    bids, sizes, quota = cluster
+    ids = data.draw(st.permutations(list(bids)))
+    masks = negotiate(bids, sizes, quota)
+    again = negotiate({k: bids[k] for k in ids}, sizes, {k: quota[k] for k in reversed(ids)})
+    assert all(np.array_equal(masks[k], again[k]) for k in ids)
+
+
+def test_a_device_alone_gets_what_it_wants() -> None:
+    score = np.random.default_rng(0).standard_normal(60)
+    quota = np.array([7, 11])
+    levels = bid(score, (20, 40), quota)
+    (mask,) = negotiate({5: levels}, (20, 40), {5: quota}).values()
+    assert np.array_equal(mask, magnitude_mask(score, (20, 40), quota))
+
+
+def test_two_that_want_the_same_share_it() -> None:
+    levels = bid(np.arange(1000.0), (1000,), np.array([400]))
+    masks = negotiate({0: levels, 1: levels}, (1000,), {k: np.array([400]) for k in (0, 1)})
+    # 800 positions of which each bids 3 for the same 200: a fair coin decides, to 4 standard deviations
+    most_wanted = levels == 3
+    assert not (masks[0] & masks[1]).any()
+    assert (masks[0] | masks[1])[levels > 0].all()
+    assert abs(int(masks[0][most_wanted].sum()) - 100) < 4 * math.sqrt(200 / 4)
+
+
+def test_random_masks_meet_quotas_and_prefer_nothing() -> None:
+    sizes, quota, num = (12, 8), np.array([3, 4]), 400
+    masks = np.array([random_mask(sizes, quota, seed) for seed in range(num)])
+    assert (masks[:, :12].sum(axis=1) == 3).all()
+    assert (masks[:, 12:].sum(axis=1) == 4).all()
+    share = np.repeat(quota / sizes, sizes)
+    assert np.all(np.abs(masks.mean(axis=0) - share) < 4 * np.sqrt(share * (1 - share) / num))
+    assert np.array_equal(masks[3], random_mask(sizes, quota, 3))
+
+
+@given(hnp.arrays(np.uint8, st.integers(0, 40), elements=st.integers(0, 3)))
+def test_packed_bids_come_back(levels: np.ndarray) -> None:
+    packed = pack_bid(levels)
+    assert packed.size == math.ceil(levels.size / 4)
+    assert unpack_bid(packed, levels.size).tolist() == levels.tolist()
+
+
+def test_a_packed_bid_of_another_length_is_refused() -> None:
+    packed = pack_bid(np.zeros(8, dtype=np.uint8))
+    for num in (4, 9):
+        with pytest.raises(ValueError, match=f"a bid for {num} positions takes .* got 2"):
+            unpack_bid(packed, num)
+
+
+@pytest.mark.parametrize("density", [0.0, -0.1, 1.0001, math.nan, math.inf])
+def test_densities_outside_zero_and_one_are_refused(density: float) -> None:
+    with pytest.raises(ValueError, match=r"in \(0, 1\]"):
+        quotas((10,), density)

@@ -1,0 +1,273 @@
+"""What every method owes: a new line in METHODS is admitted by passing this file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from orthomesh.checkpoint import digest, load_devices, save_devices
+from orthomesh.engines.inprocess import InProcess
+from orthomesh.exchange.payload import Section, decode, encode
+from orthomesh.methods import METHODS
+from orthomesh.methods.setup import Setup
+from orthomesh.methods.sparse_orthogonal import paper_reading
+from orthomesh.models.base import load_base
+from orthomesh.round import run_round
+from orthomesh.types import Air, DeviceState, Envelope, Facts, Learnt, Message, Method, Phase, Plan, Round, RoundInfo
+from orthomesh.wireless.air import IdealAir, SimulatedAir
+from orthomesh.wireless.channel import Channel
+
+SETTINGS = {**{kind: made() for kind, made in METHODS.items()}, "paper": paper_reading()}
+ROUNDS = 2
+DEVICES = 4
+States = Mapping[int, DeviceState]
+
+
+@dataclass(frozen=True)
+class Flaky:
+    """An air that erases one transfer in two, keyed by what is transferred; `lost=1` erases all."""
+
+    lost: float = 0.5
+
+    def announce(self, facts, t):  # type: ignore[no-untyped-def]
+        return IdealAir().announce(facts, t)
+
+    def transmit(self, outbox, phase, t):  # type: ignore[no-untyped-def]
+        sent, cost = IdealAir().transmit(outbox, phase, t)
+        return [replace(m, dsts=tuple(j for j in m.dsts if self._gets(m.src, j, t.index))) for m in sent], cost
+
+    def _gets(self, src: int, dst: int, index: int) -> bool:
+        return np.random.default_rng((src, dst, index)).random() >= self.lost
+
+
+@dataclass
+class Watch:
+    """All that went in and out of a method while it was run, beside the states after each round."""
+
+    method: Method
+    states: list[dict[int, DeviceState]] = field(default_factory=list)
+    infos: list[RoundInfo] = field(default_factory=list)
+    described: list[dict[int, Facts]] = field(default_factory=list)
+    planned: list[tuple[Mapping[int, Facts], Round, Plan]] = field(default_factory=list)
+    sent: list[tuple[int, Phase, Message]] = field(default_factory=list)
+    merged: list[tuple[DeviceState, Sequence[Envelope], Phase, Round, DeviceState]] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+    weights: tuple[str, str] = ("", "")
+
+    def watched(self) -> Method:
+        """The same method; arguments that a function changes are noted."""
+        m = self.method
+
+        def fit(device: DeviceState, t: Round) -> tuple[DeviceState, Learnt]:
+            before = digest({device.id: device})
+            out = m.fit(device, t)
+            self.changed += ["fit"] if digest({device.id: device}) != before else []
+            return out
+
+        def describe(device: DeviceState, t: Round) -> Facts:
+            self.described[t.index][device.id] = m.describe(device, t)
+            return self.described[t.index][device.id]
+
+        def plan(facts: Mapping[int, Facts], t: Round) -> Plan:
+            self.planned.append((facts, t, m.plan(facts, t)))
+            return self.planned[-1][2]
+
+        def send(device: DeviceState, phase: Phase, t: Round) -> tuple[Message, ...]:
+            before = digest({device.id: device})
+            messages = m.send(device, phase, t)
+            self.changed += ["send"] if digest({device.id: device}) != before else []
+            self.sent += [(t.index, phase, message) for message in messages]
+            return messages
+
+        def merge(device: DeviceState, inbox: Sequence[Envelope], phase: Phase, t: Round) -> DeviceState:
+            before = digest({device.id: device})
+            out = m.merge(device, inbox, phase, t)
+            self.changed += ["merge"] if digest({device.id: device}) != before else []
+            self.merged.append((device, inbox, phase, t, out))
+            return out
+
+        return replace(m, fit=fit, describe=describe, plan=plan, send=send, merge=merge)
+
+
+def run(setup: Setup, method: Method, air: Air, start: States | None = None, first: int = 0) -> Iterator[States]:
+    """States after each round from `first` on."""
+    engine = InProcess(setup.num_devices)
+    devices = dict(start) if start else {k: method.init(k) for k in engine.hosted}
+    for index in range(first, ROUNDS):
+        devices, _ = run_round(Round(setup.seed, index, ROUNDS), devices, method, air, engine)
+        yield devices
+
+
+def simulated(setup: Setup) -> SimulatedAir:
+    """An air over which some links of each round are too weak for a payload."""
+    channel = Channel(radius_m=600.0)
+    return SimulatedAir(channel=channel, radio=setup.radio, seed=setup.seed, num_devices=setup.num_devices)
+
+
+def weights_hash(setup: Setup) -> str:
+    base = load_base(setup.model)
+    assert all(slot.held is None for slot in base.slots.values())
+    total = hashlib.sha256()
+    for name, weight in sorted(base.model.state_dict().items()):
+        total.update(name.encode())
+        total.update(weight.numpy().tobytes())
+    return total.hexdigest()
+
+
+@pytest.fixture(scope="module", params=SETTINGS)
+def label(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def method(label: str, tiny_setup: Setup) -> Method:
+    return SETTINGS[label].build(tiny_setup)
+
+
+@pytest.fixture(scope="module")
+def watch(method: Method, tiny_setup: Setup) -> Watch:
+    """Two rounds on four devices over the simulated air, looked at from all sides."""
+    watch = Watch(method, described=[{} for _ in range(ROUNDS)])
+    before, engine, watched = weights_hash(tiny_setup), InProcess(DEVICES), watch.watched()
+    devices = {k: method.init(k) for k in engine.hosted}
+    for index in range(ROUNDS):
+        print_ = digest(devices)
+        after, info = run_round(Round(0, index, ROUNDS), devices, watched, simulated(tiny_setup), engine)
+        watch.changed += ["run_round"] if digest(devices) != print_ else []
+        devices = after
+        watch.states.append(devices)
+        watch.infos.append(info)
+    watch.weights = (before, weights_hash(tiny_setup))
+    return watch
+
+
+def test_states_and_losses_are_finite(watch: Watch) -> None:
+    for device in watch.states[-1].values():
+        for name, array in {**device.own, **device.bank}.items():
+            assert array.dtype.kind in "fub", name
+            assert np.isfinite(array).all(), name
+    for info in watch.infos:
+        assert sorted(info.learnt) == list(range(DEVICES))
+        assert all(np.isfinite([i.first_loss, i.last_loss]).all() for i in info.learnt.values())
+        assert all(i.steps == 4 and i.trained > 0 for i in info.learnt.values())
+
+
+def test_a_second_run_is_bitwise_the_same(watch: Watch, tiny_setup: Setup) -> None:
+    again = list(run(tiny_setup, watch.method, simulated(tiny_setup)))
+    assert [digest(states) for states in again] == [digest(states) for states in watch.states]
+    assert digest(watch.states[0]) != digest(watch.states[1])
+
+
+def test_another_seed_is_another_run(label: str, watch: Watch, tiny_setup: Setup) -> None:
+    other = replace(tiny_setup, seed=1)
+    states = next(run(other, SETTINGS[label].build(other), simulated(other)))
+    assert digest(states) != digest(watch.states[0])
+
+
+def test_going_on_from_a_checkpoint_is_bitwise_the_same(watch: Watch, tiny_setup: Setup, tmp_path: Path) -> None:
+    path = tmp_path / "half.safetensors"
+    save_devices(path, watch.states[0], 1)
+    loaded, done = load_devices(path)
+    assert digest(loaded) == digest(watch.states[0])
+    last = list(run(tiny_setup, watch.method, simulated(tiny_setup), loaded, done))[-1]
+    assert digest(last) == digest(watch.states[-1])
+
+
+def test_the_base_model_stays_as_it_was_loaded(watch: Watch) -> None:
+    before, after = watch.weights
+    assert before == after
+
+
+def test_no_function_changes_its_arguments(watch: Watch) -> None:
+    assert watch.changed == []
+
+
+def test_bytes_charged_are_bytes_framed(watch: Watch) -> None:
+    for index, info in enumerate(watch.infos):
+        owed: dict[int, Counter[str]] = {k: Counter(f.columns) for k, f in watch.described[index].items()}
+        for round_, phase, message in watch.sent:
+            if round_ == index:
+                assert sum(message.columns.values()) == len(message.payload)
+                copies = len(message.dsts) if phase.cast == "unicast" else 1
+                owed[message.src].update({c: copies * n for c, n in message.columns.items()})
+        charged = {k: Counter(info.cost.by_device[k].bytes_sent) for k in range(DEVICES)}
+        assert {k: +c for k, c in charged.items()} == {k: +c for k, c in owed.items()}
+        assert all(c.total() == info.cost.by_device[k].total_bytes for k, c in charged.items())
+
+
+def test_at_most_one_message_reaches_a_receiver_in_a_phase(watch: Watch) -> None:
+    ways = Counter((r, id(phase), m.src, j) for r, phase, m in watch.sent for j in m.dsts)
+    assert set(ways.values()) <= {1}
+    for _, phase, m in watch.sent:
+        assert {(m.src, j) for j in m.dsts} <= {(e.src, e.dst) for e in phase.edges}
+
+
+def test_what_is_announced_is_enough_for_the_device_s_own_parts(watch: Watch) -> None:
+    for index, phase, message in watch.sent:
+        if phase.name in ("gossip", "masks", "intra"):
+            assert 8 * len(message.payload) <= watch.described[index][message.src].payload_bits
+
+
+def test_all_a_device_keeps_can_travel_and_comes_back_bitwise(watch: Watch) -> None:
+    for device in watch.states[-1].values():
+        arrays = {**{f"own {n}": a for n, a in device.own.items()}, **{f"bank {n}": a for n, a in device.bank.items()}}
+        back = decode(encode([Section("values", name, a) for name, a in arrays.items()]).payload)
+        for name, a in arrays.items():
+            assert (back[name].dtype, back[name].shape) == (a.dtype, a.shape), name
+            assert back[name].tobytes() == a.tobytes(), name
+
+
+def test_loss_falls_in_a_few_steps(watch: Watch) -> None:
+    first = np.mean([i.first_loss for i in watch.infos[0].learnt.values()])
+    last = np.mean([i.last_loss for i in watch.infos[-1].learnt.values()])
+    assert last < first / 2
+
+
+def test_a_plan_is_a_function_of_the_facts_and_not_of_their_order(watch: Watch) -> None:
+    for facts, t, made in watch.planned:
+        assert watch.method.plan(facts, t) == made
+        assert watch.method.plan({k: facts[k] for k in reversed(facts)}, t) == made
+        assert watch.method.plan({k: facts[k] for k in (2, 0, 3, 1)}, t) == made
+
+
+def test_a_merge_does_not_depend_on_who_came_first(watch: Watch) -> None:
+    for device, inbox, phase, t, made in watch.merged:
+        back = watch.method.merge(device, tuple(reversed(inbox)), phase, t)
+        assert digest({0: back}) == digest({0: made})
+        round_ = watch.method.merge(device, (*inbox[1:], *inbox[:1]), phase, t)
+        assert digest({0: round_}) == digest({0: made})
+
+
+@pytest.mark.parametrize("lost", [0.5, 1.0])
+def test_lost_messages_are_survived(method: Method, tiny_setup: Setup, lost: float) -> None:
+    states = list(run(tiny_setup, method, Flaky(lost)))[-1]
+    for device in states.values():
+        assert all(np.isfinite(a).all() for a in (*device.own.values(), *device.bank.values()))
+        owners = [e.owner for e in method.bank(device).experts]
+        assert device.id in owners
+        assert owners == sorted(set(owners))
+        assert lost < 1.0 or owners == [device.id]
+
+
+def test_a_bank_fits_the_model(watch: Watch, tiny_setup: Setup) -> None:
+    layout = load_base(tiny_setup.model).layout
+    for k, device in watch.states[-1].items():
+        bank = watch.method.bank(device)
+        assert k in [e.owner for e in bank.experts]
+        for expert in bank.experts:
+            assert expert.A.shape == (layout.num_projection,)
+            assert expert.B.shape == (layout.num_expansion,)
+            assert np.isfinite(expert.A).all()
+            assert np.isfinite(expert.B).all()
+            assert expert.B.any()
+
+
+def test_before_the_first_round_the_base_answers(method: Method) -> None:
+    assert method.bank(method.init(3)).experts == ()
+    assert method.init(3).id == 3
