@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as parquet
-
 from . import charts, costcharts, sections
 from .charts import Table
 from .devicemap import device_map
@@ -61,6 +59,8 @@ def read_run(directory: Path) -> Run:
 
 
 def _rows(path: Path) -> Table:
+    import pyarrow.parquet as parquet  # late: reading settings must not load it
+
     rows: list[dict[str, Any]] = parquet.read_table(path).to_pylist() if path.is_file() else []
     return rows
 
