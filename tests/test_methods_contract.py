@@ -16,14 +16,18 @@ from orthomesh.engines.inprocess import InProcess
 from orthomesh.exchange.payload import Section, decode, encode
 from orthomesh.methods import METHODS
 from orthomesh.methods.setup import Setup
-from orthomesh.methods.sparse_orthogonal import paper_reading
+from orthomesh.methods.sparse_orthogonal import SparseOrthogonal, paper_reading
 from orthomesh.models.base import load_base
 from orthomesh.round import run_round
 from orthomesh.types import Air, DeviceState, Envelope, Facts, Learnt, Message, Method, Phase, Plan, Round, RoundInfo
 from orthomesh.wireless.air import IdealAir, SimulatedAir
 from orthomesh.wireless.channel import Channel
 
-SETTINGS = {**{kind: made() for kind, made in METHODS.items()}, "paper": paper_reading()}
+SETTINGS = {
+    **{kind: made() for kind, made in METHODS.items()},
+    "paper": paper_reading(),
+    "two_clusters": SparseOrthogonal(density=0.5),
+}
 ROUNDS = 2
 DEVICES = 4
 States = Mapping[int, DeviceState]
@@ -105,9 +109,9 @@ def run(setup: Setup, method: Method, air: Air, start: States | None = None, fir
 
 
 def simulated(setup: Setup) -> SimulatedAir:
-    """An air over which some links of each round are too weak for a payload."""
+    """An air over which some links are too weak for a payload, and others become so in the second round."""
     channel = Channel(radius_m=600.0)
-    return SimulatedAir(channel=channel, radio=setup.radio, seed=setup.seed, num_devices=setup.num_devices)
+    return SimulatedAir(channel=channel, radio=setup.radio, seed=setup.seed + 1, num_devices=setup.num_devices)
 
 
 def weights_hash(setup: Setup) -> str:

@@ -1,0 +1,136 @@
+"""Every engine ends with the same states, bit for bit, and counts the same bytes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import pytest
+
+from orthomesh.checkpoint import digest
+from orthomesh.engines.inprocess import InProcess, worker_pool
+from orthomesh.methods import METHODS
+from orthomesh.methods.setup import Setup
+from orthomesh.methods.sparse_orthogonal import SparseOrthogonal, paper_reading
+from orthomesh.round import run_round
+from orthomesh.types import Cost, DeviceState, Engine, Envelope, Facts, Message, Method, Phase, Round, Spend
+from orthomesh.wireless.air import SimulatedAir
+from orthomesh.wireless.channel import Channel
+
+Y = TypeVar("Y")
+ROUNDS, DEVICES = 2, 4
+SETTINGS = {
+    **{kind: made() for kind, made in METHODS.items()},
+    "paper": paper_reading(),
+    "two_clusters": SparseOrthogonal(density=0.5),
+}
+
+
+@dataclass
+class PostBox:
+    """What the peers share: who writes waits until all have written, who has read waits until all have read."""
+
+    barrier: threading.Barrier
+    compute: threading.Lock = field(default_factory=threading.Lock)
+    content: dict[int, Any] = field(default_factory=dict)
+
+    def swap(self, me: int, mine: Any) -> dict[int, Any]:
+        """Everybody's contribution, keyed by device, in the order in which they came."""
+        self.content[me] = mine
+        self.barrier.wait()
+        everybody = dict(self.content)
+        if self.barrier.wait() == 0:
+            self.content.clear()
+        self.barrier.wait()
+        return everybody
+
+
+@dataclass(frozen=True)
+class Peer:
+    """An engine that hosts one device and knows of the others only what is in the post box."""
+
+    me: int
+    box: PostBox
+
+    @property
+    def hosted(self) -> tuple[int, ...]:
+        return (self.me,)
+
+    def map(self, fn: Callable[..., Y], items: Mapping[int, Any], *args: Any) -> dict[int, Y]:
+        with self.box.compute:  # one base model in this process, one who trains on it
+            return {k: fn(items[k], *args) for k in sorted(items)}
+
+    def share(self, facts: Mapping[int, Facts], t: Round) -> dict[int, Facts]:
+        everybody = self.box.swap(self.me, facts[self.me])
+        return {k: everybody[k] for k in sorted(everybody)}
+
+    def exchange(self, outbox: Sequence[Message], phase: Phase, t: Round) -> dict[int, list[Envelope]]:
+        everybody = self.box.swap(self.me, outbox)
+        letters = {(m.src, dst): m.payload for k in everybody for m in everybody[k] for dst in m.dsts}
+        mine = sorted((e for e in phase.edges if e.dst == self.me), key=lambda e: e.src)
+        return {self.me: [Envelope(e, letters.get((e.src, e.dst))) for e in mine]}
+
+
+def play(method: Method, engine: Engine, setup: Setup) -> tuple[dict[int, DeviceState], Cost, set[str]]:
+    """All rounds on one engine: final states of the devices it hosts, what they spent, and names of all phases."""
+    air = SimulatedAir(channel=Channel(radius_m=600.0), radio=setup.radio, seed=1, num_devices=setup.num_devices)
+    devices = {k: method.init(k) for k in engine.hosted}
+    total, seen = Cost(), set()
+    for index in range(ROUNDS):
+        devices, info = run_round(Round(setup.seed, index, ROUNDS), devices, method, air, engine)
+        total += info.cost
+        seen |= {phase.name for phase in info.plan.phases}
+    return devices, total, seen
+
+
+def as_peers(method: Method, setup: Setup) -> tuple[dict[int, DeviceState], dict[int, Spend]]:
+    """The same with a thread for each device, none of which sees another's state."""
+    box = PostBox(threading.Barrier(setup.num_devices, timeout=60.0))
+
+    def live(me: int) -> tuple[dict[int, DeviceState], Cost]:
+        try:
+            return play(method, Peer(me, box), setup)[:2]
+        except BaseException:
+            box.barrier.abort()  # nobody waits for the dead
+            raise
+
+    with ThreadPoolExecutor(setup.num_devices) as threads:
+        ended = list(threads.map(live, reversed(range(setup.num_devices))))
+    states = {k: d for devices, _ in ended for k, d in devices.items()}
+    return states, {k: s for _, cost in ended for k, s in cost.by_device.items()}
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[ProcessPoolExecutor]:
+    made = worker_pool(2, 1)
+    assert made is not None
+    yield made
+    made.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("label", "phases", "losses"),
+    [
+        ("local", set(), False),
+        ("gossip_lora", {"gossip"}, False),
+        ("sparse_orthogonal", {"masks", "intra"}, True),
+        ("paper", {"masks", "intra"}, True),
+        ("two_clusters", {"masks", "intra", "inter", "spread"}, False),
+    ],
+)
+def test_all_engines_agree(
+    label: str, phases: set[str], losses: bool, tiny_setup: Setup, pool: ProcessPoolExecutor
+) -> None:
+    method = SETTINGS[label].build(tiny_setup)
+    states, cost, seen = play(method, InProcess(DEVICES), tiny_setup)
+    pooled, pooled_cost, _ = play(method, InProcess(DEVICES, pool), tiny_setup)
+    lone, lone_spent = as_peers(method, tiny_setup)
+    assert digest(pooled) == digest(states)
+    assert digest(lone) == digest(states)
+    assert pooled_cost == cost
+    assert lone_spent == dict(cost.by_device)
+    assert seen == phases  # what was compared is not nothing
+    assert any(s.lost for s in cost.by_device.values()) == losses
