@@ -16,7 +16,7 @@ LEVELS = 4
 
 
 def quotas(sizes: Sequence[int], density: float) -> Int[np.ndarray, " L"]:
-    """Active entries of every B at a uniform density: round(s d_l r), at least one.
+    """Active entries of every B at a uniform density, the summands of (17): round(s d_l r), at least one.
 
     Raises:
         ValueError: density outside (0, 1].

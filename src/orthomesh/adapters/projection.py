@@ -14,7 +14,7 @@ Kind = Literal["orthonormal", "gaussian"]
 
 
 def projection(seed: int, layout: Layout, kind: Kind = "orthonormal") -> Float[np.ndarray, " rk"]:
-    r"""All projections of one device, from its seed alone.
+    r"""All projections of one device from its seed alone, eq. (16); (28) holds for them in expectation.
 
     .. math::  A_l = Q^T, \quad QR = G, \quad G_{xy} \sim \mathcal N(0, 1)
 

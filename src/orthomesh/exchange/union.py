@@ -14,7 +14,7 @@ Rule = Literal["union", "mean"]
 
 
 def join(parts: Mapping[int, Array], masks: Mapping[int, Array], rule: Rule = "union") -> Float[np.ndarray, " n"]:
-    r"""One expansion for a cluster from the sparse ones of its members.
+    r"""One expansion for a cluster from the sparse ones of its members, the inner sum of (24).
 
     .. math::  \bar B_{xy} = \sum_j [M_j \odot B_j]_{xy} / c_{xy}
 

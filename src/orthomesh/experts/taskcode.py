@@ -9,7 +9,7 @@ from ..types import Array
 
 
 def task_code(prompt_means: Float[np.ndarray, "N K"]) -> Float[np.ndarray, " K"]:
-    r"""Mean input of every layer over a small batch of a device's prompts, under the untouched base model.
+    r"""Mean input of every layer over a small batch of a device's prompts under the base model, H of (26).
 
     .. math::  h_l = \frac 1N \sum_n \frac 1{T_n} \sum_{t \le T_n} x_{n,t,l}
 

@@ -35,7 +35,7 @@ def rates(densities: Array, negotiated: bool) -> Array:
 
 
 def form(facts: Mapping[int, Facts], limits: Limits) -> tuple[Members, ...]:
-    """Clusters of devices with the lowest joint collision rate under S_max, delay and power, step 1 of IV-C.
+    """Clusters of the lowest joint collision rate within the limits of problem (11), step 1 of IV-C.
 
     Args:
         facts: densities (`density`, `sizes`), payload and gains of every device.

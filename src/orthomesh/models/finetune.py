@@ -36,7 +36,7 @@ class Factors:
 def fit(
     base: Base, rows: Sequence[Row], start: Factors, settings: TrainSettings, order: np.random.Generator
 ) -> tuple[Factors, Learnt]:
-    r"""Fine-tune one device's factors on its own rows, eq. (6), and eq. (5) where A is trained.
+    r"""Lower the loss (1) of one device on its own rows, eq. (6), and eq. (5) where A is trained.
 
     .. math::  B \leftarrow B - \eta \, M \odot \nabla_B F
 

@@ -25,7 +25,7 @@ Held: TypeAlias = Adapter | Mixture | None
 
 @final
 class AdaptedLinear(nn.Module):
-    """x -> W0 x + scale B (A x), eqs. (2)-(3), or a mixture, eq. (29); what it holds is swapped from outside."""
+    """x -> W0 x + scale B (A x), eqs. (2), (3), or a mixture, eq. (29); what it holds is swapped from outside."""
 
     def __init__(self, base: nn.Linear) -> None:
         super().__init__()

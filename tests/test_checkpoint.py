@@ -1,0 +1,225 @@
+"""What survives: a checkpoint comes back bitwise or not at all, and a write that fails leaves the old one."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from orthomesh.checkpoint import digest, load_devices, save_devices, write_whole
+from orthomesh.types import DeviceState
+
+States = Mapping[int, DeviceState]
+DTYPES = ("float16", "float32", "float64", "uint8", "uint16", "uint32", "uint64", "int32", "int64")
+
+arrays = st.sampled_from(DTYPES).flatmap(
+    lambda dtype: hnp.arrays(np.dtype(dtype), hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4))
+)
+names = st.text("abcB/0123456789_", min_size=1, max_size=8)
+places = st.dictionaries(names, arrays, max_size=3)
+devices = st.dictionaries(st.integers(0, 30), st.tuples(places, places), max_size=3).map(
+    lambda d: {k: DeviceState(id=k, own=own, bank=bank) for k, (own, bank) in d.items()}
+)
+
+
+def example(x: float = 1.0) -> dict[int, DeviceState]:
+    own = {"B": np.array([x, -2.0], dtype=np.float32), "seed": np.array(2**63 + 1, dtype=np.uint64)}
+    bank = {"member/1/mask": np.array([3, 255], dtype=np.uint8)}
+    return {0: DeviceState(id=0, own=own, bank=bank), 7: DeviceState(id=7, own={})}
+
+
+def same(one: States, two: States) -> bool:
+    """Bitwise equality, written without the digest."""
+
+    def flat(states: States) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
+        return {
+            f"{k} {part} {n}": (a.dtype.str, a.shape, a.tobytes())
+            for k, d in states.items()
+            for part, held in (("own", d.own), ("bank", d.bank))
+            for n, a in held.items()
+        }
+
+    return sorted(one) == sorted(two) and flat(one) == flat(two)
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("checkpoint")
+
+
+# example
+
+
+def test_states_and_rounds_come_back(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "below" / "x.safetensors"
+    save_devices(path, example(), 3)
+    states, done = load_devices(path)
+    assert done == 3
+    assert same(states, example())
+    assert int(states[0].own["seed"]) == 2**63 + 1
+    assert os.listdir(path.parent) == ["x.safetensors"]
+
+
+def test_a_digest_is_sha_256_of_names_types_shapes_and_bytes() -> None:
+    spelt = b"0/own/B|<f4|(2,)|" + np.array([1.0, -2.0], "<f4").tobytes()
+    spelt += b"0/own/seed|<u8|()|" + (2**63 + 1).to_bytes(8, "little")
+    spelt += b"0/bank/member/1/mask|" + b"|u1|(2,)|" + bytes([3, 255])
+    import hashlib
+
+    assert digest(example()) == hashlib.sha256(spelt).hexdigest()
+
+
+# law
+
+
+@given(devices, st.integers(0, 10**6))
+def test_what_is_saved_is_what_is_loaded(scratch: Path, states: States, rounds: int) -> None:
+    path = scratch / "law.safetensors"
+    save_devices(path, states, rounds)
+    loaded, done = load_devices(path)
+    assert done == rounds
+    assert same(loaded, states)
+    assert digest(loaded) == digest(states)
+
+
+@given(devices, devices)
+def test_digests_are_equal_just_when_the_states_are(one: States, two: States) -> None:
+    filled = [{k: d for k, d in s.items() if d.own or d.bank} for s in (one, two)]
+    assert (digest(one) == digest(two)) == same(*filled)
+
+
+@given(devices)
+def test_a_digest_does_not_know_the_order_of_insertion(states: States) -> None:
+    turned = {
+        k: DeviceState(id=k, own=dict(reversed(d.own.items())), bank=dict(reversed(d.bank.items())))
+        for k, d in reversed(states.items())
+    }
+    assert digest(turned) == digest(states)
+
+
+# damage
+
+
+def test_a_checkpoint_cut_anywhere_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "cut.safetensors"
+    save_devices(path, example(), 3)
+    whole = path.read_bytes()
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match=r"cut\.safetensors"):
+            load_devices(path)
+
+
+def test_a_byte_changed_anywhere_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "bent.safetensors"
+    save_devices(path, example(), 3)
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        for flip in (0x01, 0x80):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ flip]) + whole[place + 1 :])
+            with pytest.raises(ValueError, match=r"bent\.safetensors"):
+                load_devices(path)
+
+
+def test_bytes_after_the_end_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "long.safetensors"
+    save_devices(path, example(), 3)
+    path.write_bytes(path.read_bytes() + b"\0")
+    with pytest.raises(ValueError, match=r"long\.safetensors"):
+        load_devices(path)
+
+
+def test_what_was_never_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"none\.safetensors cannot be read"):
+        load_devices(tmp_path / "none.safetensors")
+
+
+def test_a_file_of_another_version_is_refused(tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    path = tmp_path / "other.safetensors"
+    save_file({"x": np.zeros(1)}, path, metadata={"schema": "99"})
+    with pytest.raises(ValueError, match="version '99', this code reads '1'"):
+        load_devices(path)
+
+
+# no space
+
+
+def fails(*args: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_when_the_disk_is_full_the_old_file_stays(step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.safetensors"
+    save_devices(path, example(), 1)
+    monkeypatch.setattr(f"orthomesh.checkpoint.os.{step}", fails)
+    with pytest.raises(OSError, match="No space left"):
+        save_devices(path, example(5.0), 2)
+    monkeypatch.undo()
+    states, done = load_devices(path)
+    assert done == 1
+    assert same(states, example())
+    assert os.listdir(tmp_path) == ["x.safetensors"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
+def test_a_device_that_really_is_full_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    write_whole(path, b"old")
+    (tmp_path / ".x.json.new").symlink_to("/dev/full")  # where the attempt is written
+    with pytest.raises(OSError, match="No space left"):
+        write_whole(path, b"new" * 100_000)
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["x.json"]
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Path:
+    """A file system of 64 KiB, where one may be mounted."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(place)]
+    try:
+        allowed = subprocess.run(mount, capture_output=True).returncode == 0
+    except OSError:
+        allowed = False
+    if not allowed:
+        pytest.skip("mounting a file system is not permitted here")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_on_a_file_system_that_fills_up_the_old_file_stays(tiny_disk: Path) -> None:
+    path = tiny_disk / "x.safetensors"
+    save_devices(path, example(), 1)
+    large = {0: DeviceState(id=0, own={"B": np.zeros(100_000, dtype=np.float32)})}
+    with pytest.raises(OSError, match="No space left"):
+        save_devices(path, large, 2)
+    assert os.listdir(tiny_disk) == ["x.safetensors"]
+    assert same(load_devices(path)[0], example())
+    save_devices(path, example(5.0), 2)
+    assert same(load_devices(path)[0], example(5.0))
+
+
+def test_what_a_killed_write_left_behind_does_no_harm(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    (tmp_path / ".x.json.new").write_bytes(b"half of someth")
+    write_whole(path, b"whole")
+    assert path.read_bytes() == b"whole"
+    assert os.listdir(tmp_path) == ["x.json"]
+
+
+def test_a_directory_that_cannot_be_made_is_an_error_of_the_system(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OSError, match="file"):
+        write_whole(tmp_path / "file" / "x.json", b"new")
