@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -72,8 +73,6 @@ def test_a_digest_is_sha_256_of_names_types_shapes_and_bytes() -> None:
     spelt = b"0/own/B|<f4|(2,)|" + np.array([1.0, -2.0], "<f4").tobytes()
     spelt += b"0/own/seed|<u8|()|" + (2**63 + 1).to_bytes(8, "little")
     spelt += b"0/bank/member/1/mask|" + b"|u1|(2,)|" + bytes([3, 255])
-    import hashlib
-
     assert digest(example()) == hashlib.sha256(spelt).hexdigest()
 
 
@@ -184,7 +183,7 @@ def test_a_device_that_really_is_full_leaves_the_old_file(tmp_path: Path) -> Non
 
 
 @pytest.fixture
-def tiny_disk(tmp_path: Path) -> Path:
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 64 KiB, where one may be mounted."""
     place = tmp_path / "disk"
     place.mkdir()

@@ -35,9 +35,7 @@ class Silence:
 
 def fitted(devices: Mapping[int, DeviceState], method: Method, t: Round) -> dict[int, DeviceState]:
     """X + Delta: what local fine-tuning alone makes of the devices; it does not see the bank."""
-    return {
-        k: replace(method.fit(replace(d, bank={}), t)[0], bank=d.bank) for k, d in sorted(devices.items())
-    }
+    return {k: replace(method.fit(replace(d, bank={}), t)[0], bank=d.bank) for k, d in sorted(devices.items())}
 
 
 def neighbours_of(num_neighbours: int, edges: set[tuple[int, int]]) -> np.ndarray:

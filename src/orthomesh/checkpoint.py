@@ -86,8 +86,8 @@ def load_devices(path: Path) -> tuple[dict[int, DeviceState], int]:
 
 
 def _seal(devices: Mapping[int, DeviceState], rounds_done: int) -> str:
-    """What a checkpoint says must not change unnoticed: the states, and how many rounds they have behind them."""
-    return hashlib.sha256(f"{rounds_done}|{digest(devices)}".encode()).hexdigest()
+    """What must not change unnoticed: rounds done, who the devices are (some may hold nothing), and their states."""
+    return hashlib.sha256(f"{rounds_done}|{sorted(devices)}|{digest(devices)}".encode()).hexdigest()
 
 
 def _flat(devices: Mapping[int, DeviceState]) -> dict[str, Array]:

@@ -18,6 +18,7 @@ RECORD = ClusterRecord(
     masks=np.array([[1, 0, 1, 0, 0, 0, 0, 0, 0], [0, 0, 1, 1, 0, 0, 0, 0, 1]], dtype=bool),
     seeds=np.array([7, 2**64 - 1], dtype=np.uint64),
     codes=np.array([[0.5, 1.0], [2.0, -4.0]], dtype=np.float32),
+    versions=np.array([3, 0], dtype=np.uint32),
 )
 
 
@@ -31,11 +32,13 @@ def drawn(seed: int) -> ClusterRecord:
         masks=masks,
         seeds=rng.integers(0, 2**64, size=num, dtype=np.uint64),
         codes=rng.standard_normal((num, 3)).astype(np.float16).astype(np.float32),
+        versions=rng.integers(0, 9, size=num, dtype=np.uint32),
     )
 
 
 def same(one: ClusterRecord, other: ClusterRecord) -> bool:
-    pairs = ((one.joined, other.joined), (one.masks, other.masks), (one.seeds, other.seeds), (one.codes, other.codes))
+    names = ("joined", "masks", "seeds", "codes", "versions")
+    pairs = [(getattr(one, name), getattr(other, name)) for name in names]
     return one.members == other.members and all(a.dtype == b.dtype and np.array_equal(a, b) for a, b in pairs)
 
 
@@ -77,6 +80,7 @@ def test_experts_without_a_common_position_come_back_whole(seed: int) -> None:
         masks=owner == np.arange(3)[:, None],
         seeds=np.arange(3, dtype=np.uint64),
         codes=np.zeros((3, 1), dtype=np.float32),
+        versions=np.zeros(3, dtype=np.uint32),
     )
     experts = [read(record, k) for k in record.members]
     assert all(not expert[owner != row].any() for row, expert in enumerate(experts))
@@ -90,7 +94,7 @@ def test_values_are_rounded_to_16_bit_and_no_further() -> None:
     np.testing.assert_allclose(back, third.joined, rtol=2**-11)
 
 
-@pytest.mark.parametrize("name", ["members", "values", "masks", "seeds", "codes"])
+@pytest.mark.parametrize("name", ["members", "values", "masks", "seeds", "codes", "versions"])
 def test_missing_truncated_and_swollen_parts_are_refused(name: str) -> None:
     parts = store(RECORD)
     assert same(load(parts, 9), RECORD)
@@ -101,7 +105,7 @@ def test_missing_truncated_and_swollen_parts_are_refused(name: str) -> None:
             load({**parts, name: spoilt}, 9)
 
 
-@pytest.mark.parametrize("name", ["members", "values", "masks", "seeds", "codes"])
+@pytest.mark.parametrize("name", ["members", "values", "masks", "seeds", "codes", "versions"])
 def test_parts_of_another_type_or_shape_are_refused(name: str) -> None:
     parts = store(RECORD)
     for spoilt in (

@@ -128,6 +128,8 @@ def test_slots_are_emptied_whatever_happens() -> None:
         assert slots["0"].held is None
         assert slots["2"].held is held["2"]
     assert slots["2"].held is None
+    with holding(slots, held), holding(slots, {}):
+        assert slots["2"].held is None
     with pytest.raises(RuntimeError, match="stop"), holding(slots, held):
         raise RuntimeError("stop")
     assert slots["2"].held is None

@@ -87,8 +87,9 @@ def same_answers(device: DeviceState, bank: Callable[[DeviceState], Bank]) -> tu
     held = bank(device)
     total = hashlib.sha256(f"{held.choice}{held.top_k}{held.gated}".encode())
     for expert in held.experts:
-        total.update(str(expert.owner).encode())
-        for part in (expert.A, expert.B, expert.code):
+        total.update(f"|{expert.owner}".encode())
+        for part in (expert.A, expert.B, expert.code):  # each with its size, so that none runs into the next
+            total.update(b"|" if part is None else f"|{part.dtype.str}{part.shape}".encode())
             total.update(b"" if part is None else np.ascontiguousarray(part).tobytes())
     return total.hexdigest(), len(held.experts)
 

@@ -11,7 +11,7 @@ from ..types import Array
 
 
 def mix(own: Array, received: Mapping[int, tuple[float, Array]]) -> Float[np.ndarray, " n"]:
-    r"""The device's vector after one gossip step, eqs. (9) and (10), with the weight of what did not arrive kept at home.
+    r"""The device's vector after one gossip step, eqs. (9)-(10), what did not arrive weighed at home.
 
     .. math::  x_i \leftarrow x_i + \sum_{j \in N_i} w_{ij} (x_j - x_i)
 

@@ -16,6 +16,7 @@ PARTS = {
     "masks": ("uint8", 2),
     "seeds": ("uint64", 1),
     "codes": ("float16", 2),
+    "versions": ("uint32", 1),
 }
 """Type and number of dimensions of what is kept of a cluster."""
 
@@ -25,7 +26,7 @@ class ClusterRecord:
     """What a cluster knows: the joined expansion on its support, and per member mask, seed and task code.
 
     members: ids, ascending. joined: [sum d r] float, zero off the support. masks: [m, sum d r] bool.
-    seeds: of the members' projections. codes: [m, sum k].
+    seeds: of the members' projections. codes: [m, sum k]. versions: rounds in which members' values were sent.
     """
 
     members: tuple[int, ...]
@@ -33,6 +34,7 @@ class ClusterRecord:
     masks: Array
     seeds: Array
     codes: Array
+    versions: Array
 
 
 def store(record: ClusterRecord) -> dict[str, Array]:
@@ -44,6 +46,7 @@ def store(record: ClusterRecord) -> dict[str, Array]:
         "masks": np.packbits(record.masks, axis=1),
         "seeds": record.seeds.astype(np.uint64),
         "codes": record.codes.astype(np.float16),
+        "versions": record.versions.astype(np.uint32),
     }
 
 
@@ -75,8 +78,8 @@ def load(arrays: Mapping[str, Array], num_expansion: int) -> ClusterRecord:
     held = masks.any(axis=0)
     if arrays["values"].shape != (int(held.sum()),):
         raise ValueError(f"{arrays['values'].shape[0]} values do not fit a support of {int(held.sum())}")
-    if len(arrays["seeds"]) != len(members) or len(arrays["codes"]) != len(members):
-        raise ValueError(f"seeds or task codes do not fit {len(members)} members")
+    if any(len(arrays[name]) != len(members) for name in ("seeds", "codes", "versions")):
+        raise ValueError(f"seeds, task codes or versions do not fit {len(members)} members")
     if not (np.isfinite(arrays["values"]).all() and np.isfinite(arrays["codes"]).all()):
         raise ValueError(f"the record of devices {members} holds values that are not finite")
     joined = np.zeros(num_expansion, dtype=np.float32)
@@ -87,6 +90,7 @@ def load(arrays: Mapping[str, Array], num_expansion: int) -> ClusterRecord:
         masks=masks,
         seeds=arrays["seeds"],
         codes=arrays["codes"].astype(np.float32),
+        versions=arrays["versions"],
     )
 
 

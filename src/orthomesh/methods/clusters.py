@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -86,33 +86,36 @@ def pairs_within(clusters: tuple[Members, ...]) -> tuple[Edge, ...]:
 
 
 def exchange_phases(
-    facts: Mapping[int, Facts],
-    clusters: tuple[Members, ...],
-    moving: Set[int],
-    limits: Limits,
+    facts: Mapping[int, Facts], clusters: tuple[Members, ...], latest: Mapping[int, int], limits: Limits
 ) -> tuple[Phase, ...]:
-    """Steps 2-4 of IV-C for the devices whose values travel this round.
+    """Steps 2-4 of IV-C for whoever lacks what: new values, and old ones that were lost on the way.
 
     Args:
-        facts: what each device holds already (`have`), payloads and gains.
+        facts: what each device holds already (`have`: ids and versions), payloads and gains.
         clusters: the partition.
-        moving: devices whose values travel.
+        latest: version of every device's values after this round; 0 where nothing was sent yet.
         limits: transmission and radio budget.
 
     Returns:
-        `intra`: values inside clusters; then `inter` and `spread`: records between them, marked fresh for
-        receivers that lack the masks and task codes of what comes.
+        `intra`: values inside clusters; then `inter` and `spread`: records between them. An edge is fresh where
+        its receiver lacks the masks and task codes of what comes.
     """
-    have = {k: {int(m) for m in f.public["have"]} for k, f in facts.items()}
+    have = {k: {int(m): int(v) for m, v in f.public["have"]} for k, f in facts.items()}
+
+    def lacks(device: int, members: Members) -> bool:
+        return any(have[device].get(m, 0) < latest[m] for m in members)
+
     intra = [
-        e._replace(carries=(e.src,), fresh=e.src not in have[e.dst]) for e in pairs_within(clusters) if e.src in moving
+        e._replace(carries=(e.src,), fresh=e.src not in have[e.dst])
+        for e in pairs_within(clusters)
+        if lacks(e.dst, (e.src,))
     ]
-    phases = [Phase(name="intra", edges=tuple(intra), cast=limits.cast)]
+    phases = [Phase(name="intra", edges=tuple(intra), cast=limits.cast)]  # singletons note what they sent in it
     for phase in between(facts, clusters, limits.radio):
         edges = []
         for edge in phase.edges:
-            carried = [clusters[c] for c in edge.carries if moving & set(clusters[c])]
-            fresh = any(not set(members) <= have[edge.dst] for members in carried)
+            carried = [clusters[c] for c in edge.carries if lacks(edge.dst, clusters[c])]
+            fresh = any(not set(members) <= have[edge.dst].keys() for members in carried)
             if carried:
                 edges.append(edge._replace(carries=tuple(m[0] for m in carried), fresh=fresh))
         if edges:

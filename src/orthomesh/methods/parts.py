@@ -1,7 +1,8 @@
 """What a device of the paper's method keeps by name, and the cluster record it makes of it.
 
-own: seed, code, quota, sizes, B; later mask (bits), cluster (ids), sent (values last sent, 16 bit), moment/*.
-bank: member/ID/{values, mask, code, seed} of its own cluster, cluster/ID/* records of other clusters.
+own: seed, code, quota, sizes, B, moment/*; later mask (bits), masked (round it was agreed on), cluster (ids), sent
+(values last sent, 16 bit), version (round of that).
+bank: member/ID/{values, version, mask, code, seed} of its own cluster, cluster/ID/* records of other clusters.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import numpy as np
 
 from ..exchange.union import Rule, join
 from ..experts.bank import ClusterRecord, get, places
-from ..types import Array, Arrays, DeviceState
+from ..types import Array, Arrays, DeviceState, Round
 
 STATICS = ("mask", "code", "seed")
 """What is told once about a member; its values follow."""
@@ -33,8 +34,15 @@ def values(own: Arrays) -> Array:
     return np.asarray(active, dtype=np.float16)
 
 
-def change(own: Arrays) -> float:
-    """Relative change of B since it was last sent, infinite before the first time."""
+def change(own: Arrays, t: Round) -> float:
+    """Relative change of B since it was last sent: infinite before the first time, -1 while it is not worth sending.
+
+    What a negotiated mask has left of a dense warm-up is worth little before it was trained under the mask, so it
+    waits a round unless there is none.
+    """
+    waiting = "mask" not in own or int(own.get("masked", -1)) == t.index
+    if waiting and not t.is_last:
+        return -1.0
     if "sent" not in own:
         return float("inf")
     now, sent = values(own).astype(np.float64), own["sent"].astype(np.float64)
@@ -42,12 +50,18 @@ def change(own: Arrays) -> float:
     return float(np.float32(np.linalg.norm(now - sent) / size)) if size > 0 else 0.0
 
 
-def holds(device: DeviceState) -> tuple[int, ...]:
-    """Devices whose mask, code and seed this one knows, itself included."""
+def holds(device: DeviceState) -> Array:
+    """Whose experts the device has, itself included, and which version of each: (id, version) rows by id. [n, 2]
+
+    A version is the number of the round in which the values were sent; 0 before the first time.
+    """
     bank = device.bank
-    inside = [k for k in places(bank, "member") if f"member/{k}/mask" in bank]
-    beyond = [int(m) for k in places(bank, "cluster") for m in bank[f"cluster/{k}/members"]]
-    return tuple(sorted({device.id, *inside, *beyond}))
+    versions = {k: int(bank[f"member/{k}/version"]) for k in places(bank, "member")}
+    for k in places(bank, "cluster"):
+        record = get(bank, f"cluster/{k}")
+        versions |= {int(m): int(v) for m, v in zip(record["members"], record["versions"], strict=True)}
+    versions[device.id] = int(device.own.get("version", 0))
+    return np.array(sorted(versions.items()), dtype=np.uint32)
 
 
 def member_parts(src: int, known: Arrays, parts: Arrays, size: int) -> dict[str, Array]:
@@ -74,7 +88,8 @@ def cluster_record(device: DeviceState, rule: Rule) -> ClusterRecord:
     own, size = device.own, device.own["B"].size
     known = {k: get(device.bank, f"member/{k}") for k in places(device.bank, "member")}
     members = {k: a for k, a in known.items() if "values" in a}
-    members[device.id] = {**{n: own[n] for n in STATICS}, "values": own.get("sent", values(own))}
+    me = {**{n: own[n] for n in STATICS}, "values": own.get("sent", values(own))}
+    members[device.id] = {**me, "version": own.get("version", np.array(0, dtype=np.uint32))}
     ids = tuple(sorted(members))
     masks = {k: unpack(members[k]["mask"], size) for k in ids}
     full = {}
@@ -86,5 +101,6 @@ def cluster_record(device: DeviceState, rule: Rule) -> ClusterRecord:
         joined=join(full, masks, rule),
         masks=np.stack([masks[k] for k in ids]),
         seeds=np.array([members[k]["seed"] for k in ids], dtype=np.uint64),
+        versions=np.array([members[k]["version"] for k in ids], dtype=np.uint32),
         codes=np.stack([members[k]["code"] for k in ids]).astype(np.float32),
     )

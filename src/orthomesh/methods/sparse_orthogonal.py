@@ -47,6 +47,7 @@ CODE_PROMPTS = 32
 """Prompts whose layer inputs are averaged into a task code: the paper's small batch."""
 COLUMN_OF: Mapping[str, Column] = {
     "members": "control",
+    "versions": "control",
     "values": "values",
     "masks": "mask",
     "seeds": "one_off",
@@ -176,10 +177,7 @@ def _train(own: Arrays, device: int, t: Round, steps: int, c: SparseOrthogonal, 
 def describe(device: DeviceState, t: Round) -> Facts:
     """Densities until it has a cluster, then the cluster; what it already holds, and how much has changed."""
     own = device.own
-    public: dict[str, Array] = {
-        "have": np.array(holds(device), dtype=np.uint32),
-        "change": np.array(change(own), dtype=np.float32),
-    }
+    public: dict[str, Array] = {"have": holds(device), "change": np.array(change(own, t), dtype=np.float32)}
     if "cluster" in own:
         public["cluster"] = own["cluster"]
     else:
@@ -202,14 +200,19 @@ def plan(facts: Mapping[int, Facts], t: Round, c: SparseOrthogonal, setup: Setup
     phases: tuple[Phase, ...] = ()
     if new:  # singletons too find their mask here, so the phase is there even without edges
         phases = (Phase(name="masks", edges=pairs_within(new)),)
-    moving = {k for k, f in facts.items() if travels(float(f.public["change"]), t, c)}
-    if moving:
-        phases += exchange_phases(facts, clusters, moving, limits)
-    return Plan(phases=phases, clusters=clusters)
+    latest = {k: t.index + 1 if travels(float(f.public["change"]), t, c) else _version(f) for k, f in facts.items()}
+    return Plan(phases=phases + exchange_phases(facts, clusters, latest, limits), clusters=clusters)
+
+
+def _version(device: Facts) -> int:
+    """Version of the values a device sent last."""
+    return next(int(version) for k, version in device.public["have"] if int(k) == device.id)
 
 
 def travels(changed: float, t: Round, c: SparseOrthogonal) -> bool:
-    """Whether values are worth sending now (R12)."""
+    """Whether values are worth sending now, given their `change` (R12)."""
+    if changed < 0:
+        return False
     return c.exchange == "every" or changed >= c.change or (t.is_last and changed > 0)
 
 
@@ -222,7 +225,7 @@ def send(device: DeviceState, phase: Phase, t: Round, c: SparseOrthogonal) -> tu
         if phase.name == "masks":
             sections = _bid_parts(device.own, c) if "mask" not in device.own else []
         elif phase.name == "intra":
-            sections = _own_parts(device.own, any(e.fresh for e in edges))
+            sections = _own_parts(_marked(device.own, t, c), any(e.fresh for e in edges))
         else:
             sections = _records(device, carries, any(e.fresh for e in edges), c)
         if sections:
@@ -233,9 +236,12 @@ def send(device: DeviceState, phase: Phase, t: Round, c: SparseOrthogonal) -> tu
 
 
 def _own_parts(own: Arrays, fresh: bool) -> list[Section]:
-    statics = [Section("mask", "mask", own["mask"]), Section("codes", "code", own["code"])]
-    statics.append(Section("one_off", "seed", own["seed"]))
-    return [Section("values", "values", values(own)), *(statics if fresh else ())]
+    """The values last sent, or sent now for the first time; with mask, code and seed where they are lacking."""
+    parts = [Section("values", "values", own["sent"]), Section("control", "version", own["version"])]
+    if fresh:
+        parts += [Section("mask", "mask", own["mask"]), Section("codes", "code", own["code"])]
+        parts.append(Section("one_off", "seed", own["seed"]))
+    return parts
 
 
 def _records(device: DeviceState, carries: tuple[int, ...], fresh: bool, c: SparseOrthogonal) -> list[Section]:
@@ -247,7 +253,7 @@ def _records(device: DeviceState, carries: tuple[int, ...], fresh: bool, c: Spar
         else:
             parts = get(device.bank, f"cluster/{cluster}")
         for name, array in parts.items():
-            if fresh or name in ("values", "members"):
+            if fresh or name in ("values", "members", "versions"):
                 sections.append(Section(COLUMN_OF[name], f"{cluster}/{name}", array))
     return sections
 
@@ -256,7 +262,7 @@ def merge(device: DeviceState, inbox: Sequence[Envelope], phase: Phase, t: Round
     """Find the mask from all bids, keep what members sent, keep the records of other clusters."""
     arrived = [(e.edge.src, decode(e.payload)) for e in inbox if e.payload is not None]
     if phase.name == "masks":
-        return _with_cluster(device, dict(arrived), phase, c)
+        return _with_cluster(device, dict(arrived), phase, t, c)
     bank = dict(device.bank)
     for src, parts in arrived:
         if phase.name == "intra":
@@ -264,16 +270,24 @@ def merge(device: DeviceState, inbox: Sequence[Envelope], phase: Phase, t: Round
             bank = put(bank, f"member/{src}", known)
             continue
         for cluster in sorted({int(name.split("/")[0]) for name in parts}):
-            known = {**get(bank, f"cluster/{cluster}"), **_record(parts, cluster)}
-            if known.keys() >= COLUMN_OF.keys():  # values alone are of no use without masks and seeds
-                bank = put(bank, f"cluster/{cluster}", known)
-    own = device.own
-    if phase.name == "intra" and travels(change(own), t, c):
-        own = {**own, "sent": values(own)}
+            known, news = get(bank, f"cluster/{cluster}"), _record(parts, cluster)
+            complete = news.keys() >= COLUMN_OF.keys()  # else it goes with the masks of the same members told before
+            if complete or (known and np.array_equal(known["members"], news["members"])):
+                bank = put(bank, f"cluster/{cluster}", {**known, **news})
+    own = _marked(device.own, t, c) if phase.name == "intra" else device.own
     return replace(device, own=own, bank=bank)
 
 
-def _with_cluster(device: DeviceState, arrived: Mapping[int, Arrays], phase: Phase, c: SparseOrthogonal) -> DeviceState:
+def _marked(own: Arrays, t: Round, c: SparseOrthogonal) -> Arrays:
+    """The device's parts with what it sends this round noted as sent, if it sends something new."""
+    if not travels(change(own, t), t, c):
+        return own
+    return {**own, "sent": values(own), "version": np.array(t.index + 1, dtype=np.uint32)}
+
+
+def _with_cluster(
+    device: DeviceState, arrived: Mapping[int, Arrays], phase: Phase, t: Round, c: SparseOrthogonal
+) -> DeviceState:
     """The device once it knows whom it is with, and which positions are its own."""
     own = device.own
     members = sorted({device.id, *(e.src for e in phase.edges if e.dst == device.id)})
@@ -282,7 +296,8 @@ def _with_cluster(device: DeviceState, arrived: Mapping[int, Arrays], phase: Pha
         bids = {k: unpack_bid(parts["bid"], own["B"].size) for k, parts in arrived.items()}
         owed = {k: parts["quota"].astype(int) for k, parts in arrived.items()}
         bids[device.id], owed[device.id] = bid(_score(own, c), sizes, quota), quota
-        own = under_mask(own, negotiate(bids, sizes, owed)[device.id])
+        masked = np.array(t.index, dtype=np.uint32)
+        own = {**under_mask(own, negotiate(bids, sizes, owed)[device.id]), "masked": masked}
     return replace(device, own={**own, "cluster": np.array(members, dtype=np.uint32)})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ def read_jsonl(settings: TaskSettings, task: str, split: str) -> list[Example]:
     part of the output that is scored) and `choices` (admissible answers).
 
     Raises:
-        ValueError: directory, file or column missing, a line that is no JSON object, an empty prompt or answer.
+        ValueError: directory, file or column missing, a damaged file, a line that is no JSON object, an empty prompt
+            or answer.
     """
     root = Path(settings.data)
     if not root.is_dir():
@@ -43,7 +45,7 @@ def read_hub(settings: TaskSettings, task: str, split: str) -> list[Example]:
     try:
         table = load_dataset(task, split=split)
     except Exception as error:  # whatever the loader finds wrong, the user needs one sentence
-        reason = " ".join(str(error).split())[:300]
+        reason = " ".join(str(error.__cause__ or error).split())[:300]
         raise ValueError(f"task {task!r}: its split {split!r} does not load from the hub: {reason}") from None
     return [to_example(dict(row), settings, f"{task}/{split}:{n + 1}") for n, row in enumerate(table)]
 
@@ -64,7 +66,7 @@ def to_example(row: Mapping[str, Any], settings: TaskSettings, where: str) -> Ex
     choices = row.get("choices")
     if not choices:
         return Example(prompt, " " + output)
-    answer = row.get("answer", output)
+    answer = output if row.get("answer") is None else row["answer"]  # tables fill what a row lacks with null
     if not isinstance(choices, list) or not all(isinstance(c, str) and c for c in choices):
         raise ValueError(f"{where}: 'choices' must be a list of texts, got {choices!r}")
     if answer not in choices or not output.endswith(answer):
@@ -74,12 +76,15 @@ def to_example(row: Mapping[str, Any], settings: TaskSettings, where: str) -> Ex
 
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else open(path, encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
+    number = 0
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else open(path, encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
                 row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path}:{number}: not a line of JSON: {error.msg}") from None
-            if not isinstance(row, dict):
-                raise ValueError(f"{path}:{number}: a row must be a JSON object, got {type(row).__name__}")
-            yield number, row
+                if not isinstance(row, dict):
+                    raise ValueError(f"{path}:{number}: a row must be a JSON object, got {type(row).__name__}")
+                yield number, row
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}:{number}: not a line of JSON: {error.msg}") from None
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+        raise ValueError(f"{path} cannot be read beyond line {number}: {error}") from None
