@@ -25,7 +25,7 @@ def near(word: str, known: Iterable[str]) -> str:
     return f" Did you mean {close[0]!r}?" if close else f" Known: {', '.join(words)}."
 
 
-def parse(kind: type[T], values: Mapping[str, Any], where: str) -> T:
+def parse(kind: type[T], values: Mapping[Any, Any], where: str) -> T:
     """Build a settings record from plain values, or say in one sentence what is wrong and where.
 
     Args:

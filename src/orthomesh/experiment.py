@@ -257,7 +257,7 @@ def finish(x: Experiment, directory: Path, notes: Sequence[str], wall_s: float) 
         if made["collision"]:
             made["collision"]["layers"] = list(base.layout.names)
     places = positions(x.channel, x.seed, setup.num_devices).tolist()
-    summary = {
+    summary: dict[str, Any] = {
         "schema": SCHEMA,
         "name": x.name,
         "seed": x.seed,
@@ -282,7 +282,7 @@ def finish(x: Experiment, directory: Path, notes: Sequence[str], wall_s: float) 
     write_tables(journal, list(summary["methods"]))
     write_whole(directory / "summary.json", json.dumps(summary, indent=1).encode())
     write_report(directory)
-    return read_run(directory).summary
+    return dict(read_run(directory).summary)
 
 
 def _isolation(rows: Sequence[Mapping[str, Any]], num_devices: int) -> list[str]:

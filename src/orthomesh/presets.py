@@ -110,16 +110,18 @@ def build(preset: str, file: Path | None, overrides: Sequence[str]) -> Experimen
     return from_plain(values, where)
 
 
-def read_yaml(file: Path) -> dict[str, Any]:
+def read_yaml(file: Path) -> dict[Any, Any]:
     """A YAML file that holds settings.
 
     Raises:
-        ValueError: missing, not YAML, or not a mapping.
+        ValueError: missing, not text, not YAML, or not a mapping.
     """
     try:
         text = file.read_text(encoding="utf-8")
     except OSError as error:
         raise ValueError(f"{file} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is not UTF-8 text: {error.reason} at byte {error.start}") from None
     values = _parse_yaml(text, str(file))
     if not isinstance(values, dict):
         raise ValueError(f"{file}: settings are a mapping of keys to values, got {type(values).__name__}")
@@ -133,7 +135,7 @@ def _parse_yaml(text: str, where: str) -> Any:
         raise ValueError(f"{where} is not YAML: {' '.join(str(error).split())}") from None
 
 
-def _over(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def _over(below: dict[Any, Any], above: Mapping[Any, Any]) -> dict[Any, Any]:
     """`above` laid over `below`, level by level; a method whose kind changes is replaced, not mixed."""
     merged = dict(below)
     for name, value in above.items():
@@ -145,7 +147,7 @@ def _over(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def from_plain(values: Mapping[str, Any], where: str) -> Experiment:
+def from_plain(values: Mapping[Any, Any], where: str) -> Experiment:
     """Check plain values and make them an experiment; methods set to null are left out.
 
     Raises:

@@ -53,6 +53,7 @@ def test_stored_record_on_paper() -> None:
         "masks": 1,
         "seeds": 8,
         "codes": 2,
+        "versions": 4,
     }
 
 

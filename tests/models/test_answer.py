@@ -10,8 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 
 from orthomesh.adapters.lowrank import matrices_a, matrices_b
@@ -252,9 +250,9 @@ def test_mixture_in_every_layer(family: str, top_k: int, gated: bool, save_model
         assert (expected - plain).abs().max() > 0.1
 
 
-@settings(max_examples=3)
-@given(st.permutations(range(12)), st.integers(1, 5))
-def test_order_and_batches_do_not_matter(small: Base, order: list[int], batch: int) -> None:
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_order_and_batches_do_not_matter(small: Base, batch: int) -> None:
+    order = np.random.default_rng(batch).permutation(12)
     choosing, free = guesses(9, num_choices=(3, 2)), guesses(3, seed=1)
     rows = [*choosing, *(row._replace(choices=(), target=generated(small, row.prompt)[:2]) for row in free)]
     experts = tuple(replace(expert(small, n), code=mean) for n, mean in enumerate(prompt_means(small, rows[:2])))
