@@ -217,6 +217,11 @@ def check(x: Experiment) -> list[str]:
 
     setup = x.setup()
     load_base(x.model)
+    for label, method in x.methods.items():
+        try:
+            method.build(setup)
+        except ValueError as error:
+            raise ValueError(f"methods.{label}: {error}") from None
     notes = []
     for k, task in enumerate(setup.assignment):
         cut = sum(row.cut for row in device_rows(setup, k))

@@ -54,7 +54,7 @@ def test_embedded_model_on_paper(embedded: Base) -> None:
     assert embedded.layout.num_projection == 16 * 3 * (6 * 96 + 256)
     assert embedded.widths == 3 * (96, 96, 96, 256)
     assert (embedded.pad_id, embedded.eos_id, embedded.scaling) == (0, 1, 2.0)
-    assert embedded.max_length == 64  # the model's own limit, below the 256 asked for
+    assert embedded.max_length == 64  # the model's own limit
     assert not any(p.requires_grad for p in embedded.model.parameters())
     assert {p.dtype for p in embedded.model.parameters()} == {torch.float32}
     assert not embedded.model.training
@@ -111,9 +111,10 @@ def test_layers_can_be_chosen(small: Base) -> None:
     assert len(chosen.inputs) == 2
 
 
-def test_context_is_the_smaller_of_both_limits(save_model: SaveModel) -> None:
+def test_a_shorter_context_can_be_asked_for_a_longer_one_not(save_model: SaveModel) -> None:
     assert load_base(ModelSettings(source=str(save_model("qwen2")), rank=1, max_length=20)).max_length == 20
-    assert load_base(ModelSettings(source=str(save_model("qwen2")), rank=1, max_length=200)).max_length == 64
+    with pytest.raises(ValueError, match=r"model\.max_length: 200 exceeds the context of .*, 64 tokens"):
+        load_base(ModelSettings(source=str(save_model("qwen2")), rank=1, max_length=200))
 
 
 def test_without_a_padding_token_the_end_token_serves(spoilt: Path) -> None:

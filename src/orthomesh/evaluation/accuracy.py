@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -74,7 +74,7 @@ def sit(job: tuple[DeviceState, tuple[str, ...]], bank: Callable[[DeviceState], 
 
 
 @functools.lru_cache(maxsize=128)
-def test_rows(exam: Exam, task: str):  # type: ignore[no-untyped-def]
+def test_rows(exam: Exam, task: str) -> list[Any]:
     """Tokenised test examples of a task; kept, since every method is asked the same."""
     from ..models.base import load_base
     from ..models.tokens import tokenise

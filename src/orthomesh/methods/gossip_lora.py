@@ -15,7 +15,7 @@ from pydantic.dataclasses import dataclass
 from ..adapters.projection import projection
 from ..config import STRICT
 from ..exchange.aggregation import mix
-from ..exchange.payload import Section, decode, encode
+from ..exchange.payload import Frame, Section, decode, encode
 from ..rng import key, stream
 from ..topology.graphs import random_neighbours
 from ..topology.mixing import metropolis
@@ -135,5 +135,5 @@ def bank(device: DeviceState) -> Bank:
     return Bank(experts=(Expert(owner=device.id, A=device.own["A"], B=device.own["B"]),))
 
 
-def _frame(device: DeviceState):  # type: ignore[no-untyped-def]
+def _frame(device: DeviceState) -> Frame:
     return encode([Section("values", name, device.own[name].astype(np.float16)) for name in ("A", "B")])

@@ -10,7 +10,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from ..config import STRICT
-from ..types import Facts, Method, Plan, Round
+from ..types import DeviceState, Facts, Method, Plan, Round
 from .gossip_lora import GossipLora
 from .setup import Setup
 
@@ -28,7 +28,7 @@ class Local:
         return replace(GossipLora(learning_rate=self.learning_rate).build(setup), describe=silent, plan=nobody)
 
 
-def silent(device, t):  # type: ignore[no-untyped-def]
+def silent(device: DeviceState, t: Round) -> Facts:
     """Nothing is told."""
     return Facts(id=device.id, public={}, columns={}, payload_bits=0)
 

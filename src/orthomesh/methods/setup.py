@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 from ..models.settings import ModelSettings, TrainSettings
 from ..tasks.catalogue import training_share
@@ -40,8 +41,8 @@ def device_examples(setup: Setup, device: int) -> tuple[Example, ...]:
 
 
 @functools.lru_cache(maxsize=128)
-def device_rows(setup: Setup, device: int):  # type: ignore[no-untyped-def]
-    """The same, tokenised for the run's base model; kept, since every round needs them."""
+def device_rows(setup: Setup, device: int) -> list[Any]:
+    """The same as `models.tokens.Row`s for the run's base model; kept, since every round needs them."""
     from ..models.base import load_base  # late: the command line reads methods for their settings
     from ..models.tokens import tokenise
 

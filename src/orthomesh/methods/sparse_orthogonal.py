@@ -91,7 +91,15 @@ class SparseOrthogonal:
     """Of AdamW; none: the run's."""
 
     def build(self, setup: Setup) -> Method:
-        """The method's functions for one run."""
+        """The method's functions for one run.
+
+        Raises:
+            ValueError: a warm-up longer than a round.
+        """
+        if (self.warmup_steps or 0) > setup.train.steps:
+            raise ValueError(
+                f"warmup_steps {self.warmup_steps} exceed the {setup.train.steps} steps of a round (train.steps)"
+            )
         return Method(
             init=partial(init, setup=setup),
             fit=partial(fit, c=self, setup=setup),
@@ -140,7 +148,7 @@ def fit(device: DeviceState, t: Round, c: SparseOrthogonal, setup: Setup) -> tup
             "sizes": np.array(base.layout.expansion_sizes, dtype=np.uint32),
         }
     steps = setup.train.steps
-    warmup = 0 if "mask" in own else min(c.warmup_steps or steps, steps)
+    warmup = 0 if "mask" in own else c.warmup_steps or steps
     if warmup:
         own, learnt = _train(own, device.id, t, warmup, c, setup)
         if c.masks == "negotiated":

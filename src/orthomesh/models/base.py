@@ -24,6 +24,9 @@ FAMILIES: dict[str, tuple[str, ...]] = {
 """Linear layers by family; families that name them as llama does are listed in `LIKE_LLAMA`."""
 LIKE_LLAMA = ("llama", "qwen2", "qwen3", "mistral", "gemma", "gemma2", "gemma3_text")
 
+LONGEST = 256
+"""Tokens of prompt and answer where the settings name no length."""
+
 
 @dataclass(frozen=True)
 class Base:
@@ -79,7 +82,11 @@ def load_base(settings: ModelSettings) -> Base:
     slots = adapt(model, found)
     shapes = tuple(Shape(n, s.base.out_features, s.base.in_features) for n, s in slots.items())
     end, pad = _special_tokens(tokenizer, model.get_input_embeddings().num_embeddings, settings.source)
-    limit = int(getattr(model.config, "max_position_embeddings", settings.max_length))
+    limit = int(getattr(model.config, "max_position_embeddings", None) or LONGEST)
+    if (settings.max_length or 0) > limit:
+        raise ValueError(
+            f"model.max_length: {settings.max_length} exceeds the context of {settings.source}, {limit} tokens"
+        )
     return Base(
         model=model,
         tokenizer=tokenizer,
@@ -88,7 +95,7 @@ def load_base(settings: ModelSettings) -> Base:
         source=_source_of_inputs(model, slots),
         pad_id=pad,
         eos_id=end,
-        max_length=min(settings.max_length, limit),
+        max_length=settings.max_length or min(LONGEST, limit),
         scaling=settings.scaling,
         keeps_logits="logits_to_keep" in inspect.signature(model.forward).parameters,
     )

@@ -26,8 +26,9 @@ class ModelSettings:
     """Rank r of every adapter."""
     scaling: Annotated[float, Field(gt=0)] = 2.0
     """alpha / r, the factor on B A."""
-    max_length: Annotated[int, Field(ge=8)] = 256
-    """Most tokens of prompt and answer together; longer prompts lose their beginning, and the run says so."""
+    max_length: Annotated[int, Field(ge=8)] | None = None
+    """Most tokens of prompt and answer together; longer prompts lose their beginning, and the run says so. None:
+    the model's context, at most 256."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
