@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # before torch: idle threads must not spin
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 

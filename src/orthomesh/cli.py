@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: idle threads must not spin
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy: its own threads fight with those of workers
 
 import typer
 import yaml

@@ -177,10 +177,12 @@ def test_where_nothing_was_chosen_nothing_is_routed(journal: Journal) -> None:
     assert journal.exams("base")[0]["route_right"] is None
 
 
-def test_rounds_beyond_nine_thousand_stay_in_order(journal: Journal) -> None:
-    for index in (9, 99, 9998):
-        journal.write_round("ours", told(index), DEVICES, seconds=0.0)
-    assert [r["devices"][0]["round"] for r in journal.rounds("ours")] == [10, 100, 9999]
+def test_rounds_stay_in_order_however_many(journal: Journal) -> None:
+    for number in (10_000, 9_999, 100, 10):
+        journal.write_round("ours", told(number - 1), DEVICES, seconds=0.0)
+        journal.write_exam("ours", number, EXAM)
+    assert [r["devices"][0]["round"] for r in journal.rounds("ours")] == [10, 100, 9_999, 10_000]
+    assert [e["round"] for e in journal.exams("ours")] == [10, 100, 9_999, 10_000]
 
 
 def test_a_device_without_a_loss_is_an_accident(journal: Journal) -> None:

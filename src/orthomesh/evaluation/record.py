@@ -62,11 +62,16 @@ class Journal:
 
     def rounds(self, label: str) -> list[dict[str, Any]]:
         """Round records of a method, in order."""
-        return [json.loads(p.read_text()) for p in sorted(self._path(label, "round", 0).parent.glob("round-*.json"))]
+        return self._all(label, "round")
 
     def exams(self, label: str) -> list[dict[str, Any]]:
         """Examinations of a method, in order."""
-        return [json.loads(p.read_text()) for p in sorted(self._path(label, "exam", 0).parent.glob("exam-*.json"))]
+        return self._all(label, "exam")
+
+    def _all(self, label: str, kind: str) -> list[dict[str, Any]]:
+        found = self._path(label, kind, 0).parent.glob(f"{kind}-*.json")
+        ordered = sorted(found, key=lambda p: (len(p.name), p.name))  # five digits come after four
+        return [json.loads(p.read_text()) for p in ordered]
 
 
 def _device_row(label: str, info: RoundInfo, device: int) -> dict[str, Any]:
