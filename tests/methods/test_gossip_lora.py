@@ -160,7 +160,7 @@ def test_without_loss_the_mean_of_the_network_is_kept(n: int, seed: int) -> None
 
 def test_an_adapter_that_does_not_fit_is_refused_by_sender() -> None:
     payload = send(device(1, [3.0, 4.0], [7.0]), Phase(name="gossip", edges=(Edge(1, 0),)), T)[0].payload
-    with pytest.raises(ValueError, match="device 1 sent 2 entries, 1 were expected"):
+    with pytest.raises(ValueError, match="device 1 sent"):
         merge(device(0, [1.0], [1.0]), [Envelope(Edge(1, 0, 0.5), payload)], Phase(name="gossip", edges=()), T)
 
 

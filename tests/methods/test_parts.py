@@ -1,0 +1,188 @@
+"""What a device of the paper's method keeps, by hand on six entries of B."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from orthomesh.experts.bank import load, put, read, store
+from orthomesh.methods.parts import change, cluster_record, holds, member_parts, under_mask, unpack, values
+from orthomesh.types import Array, Arrays, DeviceState, Round
+
+T = Round(seed=0, index=2, total=5)
+LAST = Round(seed=0, index=4, total=5)
+MASKS = {0: [1, 1, 0, 0, 1, 0], 1: [0, 1, 1, 0, 0, 0], 2: [0, 0, 0, 1, 0, 0]}
+VALUES = {0: [1.0, 2.0, 3.0], 1: [6.0, 5.0], 2: [9.0]}
+
+
+def bits(mask: list[int]) -> Array:
+    return np.packbits(np.array(mask, dtype=bool))
+
+
+def own_of(k: int) -> dict[str, Array]:
+    b = np.zeros(6, dtype=np.float32)
+    b[np.array(MASKS[k], dtype=bool)] = VALUES[k]
+    return {
+        "seed": np.array(100 + k, dtype=np.uint64),
+        "code": np.array([k, -k], dtype=np.float16),
+        "B": b,
+        "mask": bits(MASKS[k]),
+        "sent": np.array(VALUES[k], dtype=np.float16),
+        "version": np.array(2, dtype=np.uint32),
+    }
+
+
+def told(k: int) -> dict[str, Array]:
+    """What device k tells its cluster."""
+    own = own_of(k)
+    return {"values": own["sent"], **{n: own[n] for n in ("version", "mask", "code", "seed")}}
+
+
+def knowing(k: int, *others: int) -> DeviceState:
+    bank: Arrays = {}
+    for other in others:
+        bank = put(bank, f"member/{other}", told(other))
+    return DeviceState(id=k, own=own_of(k), bank=bank)
+
+
+# example
+
+
+def test_only_active_entries_travel_in_16_bit() -> None:
+    sent = values({"B": np.array([1, 0, 1 / 3, 4, 0, 0], dtype=np.float32), "mask": bits([1, 0, 1, 0, 0, 0])})
+    assert sent.dtype == np.float16
+    assert sent.tolist() == [1.0, float(np.float16(1 / 3))]
+
+
+def test_a_mask_clears_what_is_off_it_and_keeps_moments_of_the_rest() -> None:
+    own = {
+        "B": np.arange(1, 7, dtype=np.float32),
+        "moment/exp_avg": np.arange(10, 16, dtype=np.float32),
+        "moment/step": np.array(3.0, dtype=np.float32),
+        "seed": np.array(5, dtype=np.uint64),
+    }
+    masked = under_mask(own, np.array([0, 1, 0, 0, 1, 1], dtype=bool))
+    assert masked["B"].tolist() == [0, 2, 0, 0, 5, 6]
+    assert masked["moment/exp_avg"].tolist() == [11, 14, 15]
+    assert float(masked["moment/step"]) == 3.0
+    assert unpack(masked["mask"], 6).tolist() == [False, True, False, False, True, True]
+    assert own["B"].tolist() == [1, 2, 3, 4, 5, 6]
+
+
+def test_the_record_of_a_cluster_by_hand() -> None:
+    """Entry 1 is held by devices 0 and 1 with 2 and 6: the union averages them, the mean divides all by three."""
+    union = cluster_record(knowing(0, 1, 2), "union")
+    assert union.members == (0, 1, 2)
+    assert union.joined.tolist() == [1.0, 4.0, 5.0, 9.0, 3.0, 0.0]
+    mean = cluster_record(knowing(0, 1, 2), "mean")
+    np.testing.assert_allclose(mean.joined, np.array([1, 8, 5, 9, 3, 0]) / 3, rtol=1e-6)
+    assert union.seeds.tolist() == [100, 101, 102]
+    assert union.codes.tolist() == [[0, 0], [1, -1], [2, -2]]
+    assert union.masks.astype(int).tolist() == list(MASKS.values())
+
+
+def test_relative_change_by_hand() -> None:
+    own = {**own_of(0), "sent": np.array([1.0, 2.0, 0.0], dtype=np.float16)}  # 3.0 against 0.0 of norm sqrt(14)
+    assert change(own, T) == pytest.approx(3 / math.sqrt(14), rel=1e-6)
+    assert change(own_of(0), T) == 0.0
+
+
+def test_the_first_time_counts_as_an_infinite_change() -> None:
+    own = {n: a for n, a in own_of(0).items() if n != "sent"}
+    assert change(own, T) == math.inf
+
+
+def test_what_was_masked_this_round_waits_unless_there_is_no_other() -> None:
+    own = {n: a for n, a in own_of(0).items() if n != "sent"}
+    fresh = {**own, "masked": np.array(T.index, dtype=np.uint32)}
+    assert change(fresh, T) == -1.0
+    assert change({**own, "masked": np.array(T.index - 1, dtype=np.uint32)}, T) == math.inf
+    assert change({**own, "masked": np.array(LAST.index, dtype=np.uint32)}, LAST) == math.inf
+    assert change({n: a for n, a in own.items() if n != "mask"}, T) == -1.0
+
+
+def test_who_is_known_and_in_which_version() -> None:
+    state = knowing(1, 0)
+    beyond = store(cluster_record(knowing(2), "union"))
+    state = DeviceState(id=1, own=state.own, bank=put(state.bank, "cluster/2", {**beyond, "versions": np.array([7])}))
+    assert holds(state).tolist() == [[0, 2], [1, 2], [2, 7]]
+    new = DeviceState(id=4, own={})
+    assert holds(new).tolist() == [[4, 0]]
+
+
+# law
+
+
+@given(st.integers(1, 4), st.data())
+def test_all_members_hold_the_same_record(num: int, data: Any) -> None:
+    size = data.draw(st.integers(1, 20))
+    parts = {}
+    for k in range(num):
+        mask = data.draw(hnp.arrays(bool, size))
+        sent = data.draw(hnp.arrays(np.float16, int(mask.sum()), elements=st.floats(-8, 8, width=16)))
+        b = np.zeros(size, dtype=np.float32)
+        b[mask] = data.draw(hnp.arrays(np.float32, int(mask.sum()), elements=st.floats(-8, 8, width=32)))
+        parts[k] = {**told(0), "mask": np.packbits(mask), "values": sent, "seed": np.array(k, dtype=np.uint64), "B": b}
+    stored = []
+    for k in range(num):
+        bank: Arrays = {}
+        for other in reversed(range(num)):
+            if other != k:
+                bank = put(bank, f"member/{other}", {n: a for n, a in parts[other].items() if n != "B"})
+        own = {**parts[k], "sent": parts[k]["values"]}  # has trained on since it sent
+        stored.append(store(cluster_record(DeviceState(id=k, own=own, bank=bank), "union")))
+    for other in stored[1:]:
+        assert {n: a.tobytes() for n, a in other.items()} == {n: a.tobytes() for n, a in stored[0].items()}
+
+
+def test_without_collisions_every_member_is_read_back_exactly() -> None:
+    record = cluster_record(knowing(0, 2), "union")
+    for k in (0, 2):
+        np.testing.assert_array_equal(read(record, k), own_of(k)["B"])
+    again = load(store(record), 6)
+    assert again.members == record.members
+    np.testing.assert_array_equal(again.joined, record.joined)
+
+
+@given(hnp.arrays(bool, st.integers(1, 40)))
+def test_masks_survive_packing(mask: Array) -> None:
+    np.testing.assert_array_equal(unpack(np.packbits(mask), mask.size), mask)
+
+
+# edge
+
+
+def test_a_member_told_twice_is_replaced_and_keeps_what_is_told_once() -> None:
+    news = {"values": np.array([7.0, 8.0], dtype=np.float16), "version": np.array(3, dtype=np.uint32)}
+    known = member_parts(1, told(1), news, 6)
+    assert known["values"].tolist() == [7.0, 8.0]
+    assert int(known["version"]) == 3
+    np.testing.assert_array_equal(known["mask"], told(1)["mask"])
+
+
+def test_values_without_a_mask_are_of_no_use() -> None:
+    assert member_parts(1, {}, {"values": np.ones(2, dtype=np.float16)}, 6) == {}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"values": np.ones(3, dtype=np.float16)}, "device 1 sent 3 values that do not fit its mask"),
+        ({"mask": np.zeros(2, dtype=np.uint8)}, "device 1 sent 2 values that do not fit its mask"),
+        ({"values": np.array([1, np.nan], dtype=np.float16)}, "device 1 sent values that are not finite"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused_by_sender(wrong: Arrays, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        member_parts(1, told(1), wrong, 6)
+
+
+def test_a_device_that_learnt_nothing_has_not_changed() -> None:
+    own = {**own_of(0), "B": np.zeros(6, dtype=np.float32), "sent": np.zeros(3, dtype=np.float16)}
+    assert change(own, T) == 0.0
