@@ -74,6 +74,15 @@ def test_resuming_a_finished_run_changes_nothing(finished: tuple[Path, Result]) 
     assert after["methods"] == before["methods"]
 
 
+def test_a_run_resumed_with_other_versions_says_so(finished: tuple[Path, Result], tmp_path: Path) -> None:
+    directory = tmp_path / "copy"
+    subprocess.run(["cp", "-r", str(finished[0]), str(directory)], check=True)
+    begun = json.loads((directory / "versions.json").read_text())
+    (directory / "versions.json").write_text(json.dumps({**begun, "torch": "1.0"}))
+    result = orthomesh("resume", str(directory))
+    assert f"note: begun with torch 1.0, resumed with {begun['torch']}" in result.output
+
+
 def test_the_written_config_reproduces_the_run(finished: tuple[Path, Result], tmp_path: Path) -> None:
     directory, _ = finished
     again = tmp_path / "again"

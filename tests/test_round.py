@@ -146,6 +146,14 @@ def test_a_lost_transfer_is_an_empty_envelope_and_a_link_that_did_not_arrive() -
     assert info.links == (Link("second", 1, 0, True), Link("second", 1, 2, False))
 
 
+def test_an_edge_over_which_nobody_sends_is_no_lost_transfer() -> None:
+    toy = Toy((SECOND,))
+    quiet = replace(toy.method(), send=lambda device, phase, t: ())
+    after, info = run_round(T, {k: state(k, 0.0) for k in range(3)}, quiet, Air(), InProcess(3))
+    assert {k: value(d) for k, d in after.items()} == {0: 1.0, 1: 1.0, 2: 1.0}
+    assert info.links == ()
+
+
 def test_a_phase_without_edges_still_lets_everybody_merge() -> None:
     toy = Toy((Phase(name="alone", edges=()),))
     run_round(T, {k: state(k, 0.0) for k in range(2)}, toy.method(), Air(), InProcess(2))

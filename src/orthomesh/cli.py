@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -98,6 +99,7 @@ def run(
         notes = _check(x)  # before anything is written
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "config.yaml").write_text(yaml.safe_dump(plain(x), sort_keys=False), encoding="utf-8")
+        (directory / "versions.json").write_text(json.dumps(_versions(), indent=1), encoding="utf-8")
     _carry_out(x, notes, directory, quiet)
 
 
@@ -111,7 +113,7 @@ def resume(
 
     with _sentences():
         x = from_plain(read_yaml(directory / "config.yaml"), str(directory / "config.yaml"))
-        notes = _check(x)
+        notes = _check(x) + _changed_versions(directory)
     _carry_out(x, notes, directory, quiet)
 
 
@@ -120,6 +122,21 @@ def _check(x: Experiment) -> list[str]:
     from .experiment import check  # late: help and settings must not wait for torch
 
     return check(x)
+
+
+def _versions() -> dict[str, str]:
+    """Versions of what a result depends on."""
+    from .experiment import versions
+
+    return versions()
+
+
+def _changed_versions(directory: Path) -> list[str]:
+    """A sentence for every package that is not what the run began with; its last bits may then differ."""
+    path = directory / "versions.json"
+    begun = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    now = _versions()
+    return [f"begun with {k} {v}, resumed with {now.get(k)}" for k, v in begun.items() if now.get(k) != v]
 
 
 def _carry_out(x: Experiment, notes: list[str], directory: Path, quiet: bool) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from .types import Air, DeviceState, Engine, Link, Method, Round, RoundInfo
+from .types import Air, DeviceState, Engine, Envelope, Link, Message, Method, Phase, Round, RoundInfo
 
 
 def run_round(
@@ -34,13 +34,24 @@ def run_round(
     plan = method.plan(engine.share(facts, t), t)  # pure: every device finds the same plan
     links: list[Link] = []
     for phase in plan.phases:  # inside clusters, then between them
-        outbox = [m for d in devices.values() for m in method.send(d, phase, t)]
-        outbox, spent = air.transmit(outbox, phase, t)  # power, rate, delay, outage
+        sent = [m for d in devices.values() for m in method.send(d, phase, t)]
+        outbox, spent = air.transmit(sent, phase, t)  # power, rate, delay, outage
         inbox = engine.exchange(outbox, phase, t)  # the only line that moves payloads
+        links += _links(phase, devices, sent, inbox)
         devices = {k: method.merge(d, inbox[k], phase, t) for k, d in devices.items()}
         cost += spent
-        links += [
-            Link(phase.name, e.edge.src, e.edge.dst, e.payload is not None) for box in inbox.values() for e in box
-        ]
     learnt = {k: info for k, (_, info) in fitted.items()}
     return devices, RoundInfo(index=t.index, plan=plan, learnt=learnt, cost=cost, links=tuple(links))
+
+
+def _links(
+    phase: Phase, hosted: Collection[int], sent: Sequence[Message], inbox: Mapping[int, Sequence[Envelope]]
+) -> list[Link]:
+    """What became of every transfer to a hosted device; where a hosted sender sent nothing, nothing was lost."""
+    used = {(m.src, dst) for m in sent for dst in m.dsts}
+    return [
+        Link(phase.name, edge.src, edge.dst, payload is not None)
+        for box in inbox.values()
+        for edge, payload in box
+        if edge.src not in hosted or (edge.src, edge.dst) in used
+    ]
