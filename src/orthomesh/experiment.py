@@ -10,6 +10,7 @@ import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,7 +28,7 @@ from .evaluation.report import read_run, write_report
 from .evaluation.summary import SCHEMA, joint_digest, row
 from .methods import MethodSettings
 from .methods.setup import Setup, device_rows
-from .methods.sparse_orthogonal import SparseOrthogonal
+from .methods.sparse_orthogonal import SparseOrthogonal, unjoined
 from .models.settings import ModelSettings, TrainSettings
 from .round import run_round
 from .tasks.catalogue import names
@@ -190,8 +191,9 @@ def _run_method(
     exam = _exam(x, setup, final=True)
     if not journal.has(label, x.rounds):
         journal.write_exam(label, x.rounds, examine(devices, method.bank, exam, engine, x.workers))
-    if label == _oracle_of(x) and not journal.has(ORACLE, 0):
-        journal.write_exam(ORACLE, 0, examine_oracle(devices, method.bank, exam, engine))
+    if isinstance(settings_, SparseOrthogonal) and label == _oracle_of(x) and not journal.has(ORACLE, 0):
+        apart = partial(unjoined, c=settings_, setup=setup)  # what was trained, whatever joining made of it
+        journal.write_exam(ORACLE, 0, examine_oracle(devices, apart, exam, engine))
     yield Progress(label=label, round=x.rounds, share=0, accuracy=journal.accuracy(label, x.rounds), final=True)
 
 

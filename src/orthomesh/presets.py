@@ -57,7 +57,6 @@ def paper() -> Experiment:
         **{
             **_fields(default()),
             "name": "paper",
-            "channel": Channel(reference_loss_db=38.0),
             "radio": Radio(noise="fixed", min_efficiency_bps_per_hz=0.0),
             "methods": {"gossip": GossipLora(), "paper": paper_reading()},
         }

@@ -120,10 +120,11 @@ def test_when_everybody_has_everything_nothing_travels() -> None:
     assert (only.name, only.edges) == ("intra", ())
 
 
-def test_what_was_lost_is_sent_again() -> None:
-    have = {k: {0: 1, 1: 1, 2: 1} for k in range(3)}
-    del have[1][0]  # device 1 never got what 0 sent
-    (intra,) = exchange_phases(facts(everybody(3), have=have), ((0, 1), (2,)), {0: 1, 1: 1, 2: 1}, limits())
+def test_what_was_lost_is_sent_again_though_it_is_not_new() -> None:
+    latest = {0: 1, 1: 2, 2: 2}
+    have = {k: dict(latest) for k in range(3)}
+    del have[1][0]  # device 1 never got what 0 sent in round 1
+    (intra,) = exchange_phases(facts(everybody(3), have=have), ((0, 1), (2,)), latest, limits())
     assert [(e.src, e.dst, e.fresh) for e in intra.edges] == [(0, 1, True)]
 
 

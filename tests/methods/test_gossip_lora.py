@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orthomesh.adapters.projection import projection
-from orthomesh.exchange.payload import decode, encode
+from orthomesh.exchange.payload import Section, decode, encode
 from orthomesh.methods.gossip_lora import GossipLora, bank, describe, init, merge, plan, send
 from orthomesh.methods.setup import Setup
 from orthomesh.models.base import load_base
@@ -182,3 +182,21 @@ def test_without_training_there_is_nothing_to_answer_with(tiny_setup: Setup) -> 
 def test_settings_out_of_range_are_refused() -> None:
     with pytest.raises(ValueError, match="num_neighbours"):
         GossipLora(num_neighbours=-1)
+
+
+def test_payload_on_paper() -> None:
+    """Five bytes of head, then per factor 13 of section head, 1 of name, 8 of shape, and two per entry."""
+    own = {"A": np.array([0.1, -0.7, 0.3], dtype=np.float32), "B": np.array([0.9], dtype=np.float32)}
+    phase = Phase(name="gossip", edges=(Edge(0, 1, 0.5),))
+    (message,) = send(DeviceState(id=0, own=own), phase, Round(0, 0, 1))
+    assert len(message.payload) == 5 + 2 * (13 + 1 + 8) + 2 * 3 + 2 * 1
+
+
+def test_a_payload_that_is_no_pair_of_factors_is_refused() -> None:
+    device = DeviceState(id=0, own={"A": np.zeros(3, dtype=np.float32), "B": np.zeros(1, dtype=np.float32)})
+    edge, t = Edge(1, 0, 0.5), Round(0, 0, 1)
+    nan = encode([Section("values", n, np.full(k, np.nan, dtype=np.float16)) for n, k in (("A", 3), ("B", 1))])
+    half = encode([Section("values", "A", np.zeros(3, dtype=np.float16))])
+    for payload, said in ((nan.payload, "device 1 sent values that are not finite"), (half.payload, "where A and B")):
+        with pytest.raises(ValueError, match=said):
+            merge(device, [Envelope(edge, payload)], Phase(name="gossip", edges=(edge,)), t)

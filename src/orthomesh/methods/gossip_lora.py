@@ -121,6 +121,9 @@ def send(device: DeviceState, phase: Phase, t: Round) -> tuple[Message, ...]:
 def merge(device: DeviceState, inbox: Sequence[Envelope], phase: Phase, t: Round) -> DeviceState:
     """x <- W x for A and for B, eqs. (9)-(10) with weights that add up to one."""
     got = [(e.edge, decode(e.payload)) for e in inbox if e.payload is not None]
+    for edge, parts in got:
+        if not parts.keys() >= {"A", "B"}:
+            raise ValueError(f"device {edge.src} sent {sorted(parts)} where A and B belong")
     mixed = {
         name: mix(device.own[name], {edge.src: (edge.weight, parts[name]) for edge, parts in got})
         for name in ("A", "B")

@@ -353,3 +353,13 @@ def bank(device: DeviceState, c: SparseOrthogonal, setup: Setup) -> Bank:
     ]
     experts.sort(key=lambda e: e.owner)
     return Bank(experts=tuple(experts), choice=c.choice, top_k=c.top_k, gated=c.gated)
+
+
+def unjoined(device: DeviceState, c: SparseOrthogonal, setup: Setup) -> Bank:
+    """Only what the device itself has trained, as it trained it: what an oracle answers with."""
+    from ..models.base import load_base
+
+    if "B" not in device.own:
+        return Bank(experts=())
+    A = projection(int(device.own["seed"]), load_base(setup.model).layout, c.projection)
+    return Bank(experts=(Expert(owner=device.id, A=A, B=device.own["B"]),))

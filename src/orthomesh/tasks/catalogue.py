@@ -27,7 +27,9 @@ def names(settings: TaskSettings) -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=128)
 def training_share(settings: TaskSettings, task: str, seed: int, share: int, num_shares: int) -> tuple[Example, ...]:
-    """A device's own training examples; devices with the same task have disjoint shares.
+    """A device's own training examples; devices with the same task have disjoint parts of one keyed draw.
+
+    Rows of a file are drawn without replacement. Embedded tasks draw inputs afresh, so that an input may occur twice.
 
     Args:
         settings: where from, how many.
