@@ -60,6 +60,7 @@ def _sentences(directory: Path | None = None) -> Iterator[None]:
         _say(f"cannot read or write{place}: {error.strerror or error}. The last checkpoint is whole.{resume}", 2)
 
 
+# A command's parameters are the options a user sees, so there are more of them than a function may have elsewhere.
 @app.command()
 def run(
     preset: Annotated[
