@@ -198,3 +198,50 @@ def test_report_is_written_again(finished: tuple[Path, Result]) -> None:
     assert orthomesh("report", str(finished[0])).exit_code == 0
     assert page.is_file()
     assert orthomesh("report", str(finished[0] / "state")).exit_code == 2
+
+
+def test_densities_are_printed_and_written(tmp_path: Path) -> None:
+    words = ("--tasks", "zelk, morv", "--prompts", "4", "--density", "0.25", "--rank", "4")
+    result = orthomesh("densities", *words, "--out", str(tmp_path / "new"))
+    assert result.exit_code == 0
+    assert result.output.count("2,688 of 10,752 entries active") == 2  # a quarter, to the entry
+    lines = (tmp_path / "new" / "densities.csv").read_text().splitlines()
+    assert lines[0] == "task,layer,block,kind,entropy,density,active,size"
+    assert len(lines) == 1 + 2 * 21
+    assert sum(int(line.split(",")[-2]) for line in lines[1:]) == 2 * 2688
+    assert {p.suffix for p in (tmp_path / "new").iterdir()} == {".csv", ".svg", ".html"}
+    paper = orthomesh("densities", *words, "--rule", "softmax")
+    hot = orthomesh("densities", *words, "--temperature", "1e6")
+    assert paper.exit_code == hot.exit_code == 0
+    assert "a factor of 1.0; 2,688 of" in hot.output
+    assert len({result.output.split("zelk: ")[1].split(";")[1], paper.output.split("zelk: ")[1].split(";")[1]}) == 2
+
+
+def test_densities_say_which_prompts_were_cut(tmp_path: Path) -> None:
+    (tmp_path / "long").mkdir()
+    rows = [{"instruction": "word " * n, "output": "yes"} for n in (1, 100)]
+    (tmp_path / "long" / "train.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    result = orthomesh("densities", "--tasks", "long", "--data", str(tmp_path))
+    assert "note: 1 of 2 prompts of long" in result.output
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--tasks", "zelk,morf"], "morv"),
+        (["--tasks", "zelk,zelk"], "named twice"),
+        (["--tasks", "zelk", "--density", "0"], "densities.density"),
+        (["--tasks", "zelk", "--density", "1.5"], "densities.density"),
+        (["--tasks", "zelk", "--density", "0.0001"], "the density limit leaves 4 entries of B for 21 layers"),
+        (["--tasks", "zelk", "--temperature", "0"], "densities.temperature"),
+        (["--tasks", "zelk", "--rule", "uniform"], "'entropy' or 'softmax'"),
+        (["--tasks", "zelk", "--rank", "97"], "rank 97 exceeds"),
+        (["--tasks", "zelk", "--prompts", "0"], "train_examples"),
+        (["--tasks", "zelk", "--data", "/nowhere"], "no directory /nowhere"),
+        (["--tasks", "zelk", "--model", "/nowhere/model"], "no directory /nowhere/model"),
+    ],
+)
+def test_a_mistake_in_densities_is_one_sentence(words: list[str], said: str, tmp_path: Path) -> None:
+    result = orthomesh("densities", *words, "--out", str(tmp_path / "never"))
+    assert (result.exit_code, said in result.output, "Traceback" in result.output) == (2, True, False)
+    assert not (tmp_path / "never").exists()

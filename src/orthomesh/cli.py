@@ -183,6 +183,93 @@ def report(directory: Annotated[Path, typer.Argument(help="Directory of a finish
 
 
 @app.command()
+def densities(
+    tasks: Annotated[str, typer.Option(help="Tasks by name, separated by commas.")],
+    model: Annotated[str | None, typer.Option(help="Directory or hub name of a causal language model.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Directory of NAME/train.jsonl and NAME/test.jsonl, or `hub`.")
+    ] = None,
+    density: Annotated[float, typer.Option(help="Share of all entries of B that is active.")] = 0.125,
+    temperature: Annotated[
+        float | None, typer.Option(help="In nats; lower spreads densities further. Default: the rule's own.")
+    ] = None,
+    rule: Annotated[str, typer.Option(help="entropy (ours) or softmax (the paper's).")] = "entropy",
+    rank: Annotated[int, typer.Option(help="Rank of the adapters.")] = 16,
+    prompts: Annotated[int, typer.Option(help="Training prompts of each task to look at.")] = 32,
+    seed: Annotated[int, typer.Option(help="Draws the prompts.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Directory for densities.csv, .svg and .html.")] = None,
+) -> None:
+    """Print spectral entropy and density of every layer for some tasks, eqs. (20)-(22), as in the paper's Figure 5."""
+    from .config import parse
+    from .evaluation import densities as figure
+    from .models.settings import ModelSettings
+    from .tasks.settings import TaskSettings
+
+    console, names = Console(highlight=False), tuple(name.strip() for name in tasks.split(","))
+    named = {"source": model, "rank": rank}
+    with _sentences():
+        sharing = parse(figure.Sharing, {"density": density, "rule": rule, "temperature": temperature}, "densities")
+        settings = parse(ModelSettings, {k: v for k, v in named.items() if v is not None}, "model")
+        source = parse(TaskSettings, {"names": names, "data": data or "", "train_examples": prompts}, "tasks")
+        layout, measured = figure.measure(settings, source, seed)
+        for one in measured:
+            if one.cut:
+                console.print(f"note: {one.cut} of {one.prompts} prompts of {one.task} were cut", markup=False)
+        by_task = figure.layer_densities(layout, measured, sharing)
+        console.print(figure.density_table(by_task))
+        for sentence in figure.sentences(by_task):
+            console.print(sentence, markup=False, soft_wrap=True)
+        for path in figure.write_densities(by_task, figure.title(settings, sharing), out) if out else ():
+            console.print(path, markup=False, soft_wrap=True)
+
+
+Run = Annotated[Path, typer.Argument(metavar="DIR", help="Directory of a run, or of `orthomesh export`.")]
+Of = Annotated[str | None, typer.Option("--method", help="Label of the run's method; default: the first with experts.")]
+Whose = Annotated[int | None, typer.Option("--device", help="Whose bank of experts; default: the first device's.")]
+
+
+@app.command()
+def ask(
+    directory: Run,
+    prompts: Annotated[list[str], typer.Argument(metavar="PROMPT...", help="As the tasks' examples have them.")],
+    method: Of = None,
+    device: Whose = None,
+    model: Annotated[str | None, typer.Option(help="The base model, where it has moved.")] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Longest answer; default: 64, or half the context.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the answers.")] = False,
+) -> None:
+    """Ask what a device has learnt; says which expert answered and why."""
+    from .ask import ask as answers
+    from .ask import open_bank
+
+    with _sentences():
+        for reply in answers(open_bank(directory, method, device), prompts, max_tokens, model):
+            print(reply.text)
+            if not quiet:
+                lost = f"; the prompt was too long and lost its first {reply.cut} tokens" if reply.cut else ""
+                Console(stderr=True, soft_wrap=True, highlight=False).print(f"  {reply.why}{lost}", markup=False)
+
+
+@app.command()
+def export(
+    directory: Run,
+    out: Annotated[Path, typer.Argument(help="Where to write.")],
+    method: Of = None,
+    device: Whose = None,
+    peft: Annotated[bool, typer.Option("--peft", help="As a LoRA checkpoint that peft loads by itself.")] = False,
+    expert: Annotated[str | None, typer.Option(help="Only the expert of this task (with --peft).")] = None,
+) -> None:
+    """Write a device's experts as a bank for orthomesh.load, or as a checkpoint for peft."""
+    from .ask import export as write
+    from .ask import open_bank
+
+    with _sentences():
+        print(write(open_bank(directory, method, device), out, peft, expert))
+
+
+@app.command()
 def version() -> None:
     """Print the version."""
     print(__version__)

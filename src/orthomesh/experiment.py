@@ -283,7 +283,7 @@ def finish(x: Experiment, directory: Path, notes: Sequence[str], wall_s: float) 
         },
         "versions": versions(),
         "wall_s": wall_s,
-        "notes": [*notes, *_isolation(rows, setup.num_devices)],
+        "notes": [*notes, *_isolation(rows, {label: _num_experts(devices) for label, devices in states.items()})],
         "methods": {made["label"]: made for made in rows},
     }
     write_tables(journal, list(summary["methods"]))
@@ -292,19 +292,24 @@ def finish(x: Experiment, directory: Path, notes: Sequence[str], wall_s: float) 
     return dict(read_run(directory).summary)
 
 
-def _isolation(rows: Sequence[Mapping[str, Any]], num_devices: int) -> list[str]:
+def _num_experts(devices: Mapping[int, DeviceState]) -> int:
+    """How many experts there are among devices: those of a group (R11) share one."""
+    return len({tuple(d.own["group"].tolist()) if "group" in d.own else (k,) for k, d in devices.items()})
+
+
+def _isolation(rows: Sequence[Mapping[str, Any]], num_experts: Mapping[str, int]) -> list[str]:
     """A sentence for every method whose devices could not all reach each other."""
-    alone = [
-        f"{made['label']}: nothing was exchanged, no link could carry it within power and deadline"
-        for made in rows
-        if made["kind"] not in (BASE, ORACLE, "local") and not made["bytes_per_device"]["values"] and num_devices > 1
-    ]
-    return alone + [
-        f"{made['label']}: a device answers with {made['experts_held']:g} of {num_devices} experts on average, "
-        "the radio let no more through"
-        for made in rows
-        if made["clusters"] and made["experts_held"] < num_devices
-    ]
+    found = []
+    for made in rows:
+        label, there = made["label"], num_experts.get(made["label"], 0)
+        if made["kind"] not in (BASE, ORACLE, "local") and not made["bytes_per_device"]["values"] and there > 1:
+            found.append(f"{label}: nothing was exchanged, no link could carry it within power and deadline")
+        if made["clusters"] and made["experts_held"] < there:
+            found.append(
+                f"{label}: a device answers with {made['experts_held']:g} of {there} experts on average, "
+                "the radio let no more through"
+            )
+    return found
 
 
 def versions() -> dict[str, str]:

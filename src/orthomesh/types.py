@@ -212,32 +212,58 @@ class RoundInfo:
     links: tuple[Link, ...]
 
 
+class TaskSketch(NamedTuple):
+    """Where a task's prompts lie, in few numbers: what a choice of expert needs to know of it.
+
+    mean: of the sketches of its prompts. [m]  covariance: of the same. [m, m]
+    reach: how far out its own prompts go, 99th percentile of their squared distance over its mean; >= 0.
+    """
+
+    mean: Array
+    covariance: Array
+    reach: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Expert:
-    """One low-rank adapter ready to answer: y += B (A x), scaling already in A.
+    """One low-rank adapter ready to answer: y += (alpha / r) B (A x).
 
     owner: device (or group) whose task it knows.
-    A: projection, flat over the layout, [sum r k]. B: expansion under its mask, flat, [sum d r].
-    code: task code, concatenated over the layout's inputs, [sum k]; None where no choice is made by code.
+    A: projection without scaling, flat over the layout, [sum r k]. B: expansion under its mask, flat, [sum d r].
+    code: task code, concatenated over the layout's inputs, [sum k]. sketch: of its prompts. Either may be None
+    where no choice is made by it. seed, kind: what A was drawn from, None where it was not.
     """
 
     owner: int
     A: Array
     B: Array
     code: Array | None = None
+    sketch: TaskSketch | None = None
+    seed: int | None = None
+    kind: str | None = None
+
+
+Choice = Literal["only", "discriminant", "nearest", "topk", "norm", "arrow"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bank:
-    """All a device answers with. choice: how a prompt finds its expert.
+    """All a device answers with, and how a prompt finds its expert.
 
-    `only`: the first expert answers everything; `nearest`: once per prompt, by task code;
-    `topk`: all experts, top-k over their joint ranks per token, eq. (29), gated by the task code if `gated`.
+    choice: `only`: the first expert answers everything; once per prompt: `discriminant` by task sketches,
+    `nearest` by task code; per token and layer: `topk` over ranks, eq. (29), `norm` of the update (SpectR),
+    `arrow` along its strongest direction. blocks: transformer blocks of the base that are read for a sketch.
+    soft: the two likeliest experts share a prompt that is hard to tell. refuses: prompts far from every task go
+    to the base. top_k, scope, gated: of `topk`: ranks kept (0: all), largest over what, whether the task code gates.
     """
 
     experts: tuple[Expert, ...]
-    choice: Literal["only", "nearest", "topk"] = "only"
+    choice: Choice = "only"
+    blocks: int = 1
+    soft: bool = False
+    refuses: bool = False
     top_k: int = 0
+    scope: Literal["joint", "expert", "signed"] = "joint"
     gated: bool = False
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,15 +24,17 @@ from orthomesh.evaluation.accuracy import (
     same_answers,
     sit,
 )
-from orthomesh.models.answer import prompt_means
+from orthomesh.experts.sketch import task_sketch
+from orthomesh.models.answer import prompt_means, prompt_sketches
 from orthomesh.models.base import load_base
 from orthomesh.models.settings import ModelSettings
+from orthomesh.models.tokens import tokenise
+from orthomesh.tasks.catalogue import training_share
 from orthomesh.tasks.settings import TaskSettings
-from orthomesh.types import Bank, DeviceState, Expert
+from orthomesh.types import Bank, Choice, DeviceState, Expert, TaskSketch
 
 ME = DeviceState(id=1, own={})
-Choice = Literal["only", "nearest", "topk"]
-Plain = tuple[Any, Any, Any, Any]
+Plain = tuple[Any, Any]
 OWNERS = (("third", (0,)), ("sure", (1, 2)), ("long", (2,)))
 
 
@@ -82,7 +84,7 @@ def test_who_may_choose_is_counted_by_whom_it_chose(exam: Exam) -> None:
     assert [s.right for s in scores.values()] == [1, 2, 1]
 
 
-@pytest.mark.parametrize("choice", ["only", "topk"])
+@pytest.mark.parametrize("choice", ["only", "topk", "norm", "arrow"])
 def test_nothing_is_routed_where_nothing_is_chosen_once_per_prompt(exam: Exam, choice: Choice) -> None:
     bank = Bank(experts=(idle(2),), choice=choice, top_k=1)
     assert sit((ME, ("sure",)), lambda _: bank, exam)["sure"] == Score(2, 2, -1, 0)
@@ -134,6 +136,20 @@ def test_a_prompt_goes_to_the_expert_whose_code_it_is() -> None:
     assert [s.routed for s in sit((ME, tasks.names), lambda _: bank, turned).values()] == [0, 1, 0]
 
 
+def test_a_prompt_goes_to_the_expert_of_its_sketch_and_a_stranger_to_nobody() -> None:
+    tasks = TaskSettings(names=("zelk", "vask", "glim"), train_examples=40, test_examples=5)
+    exam = Exam(ModelSettings(), tasks, 0, 5, (("zelk", (0,)), ("vask", (1,)), ("glim", (2,))))
+    base = load_base(ModelSettings())
+    told = [
+        task_sketch(prompt_sketches(base, tokenise(base, training_share(tasks, name, 0, 0, 1), name), 1, 16))
+        for name in tasks.names
+    ]
+    bank = Bank(experts=tuple(replace(idle(k), sketch=s) for k, s in enumerate(told)), choice="discriminant")
+    assert [s.routed for s in sit((ME, tasks.names), lambda _: bank, exam).values()] == [5, 5, 5]
+    few = replace(bank, experts=bank.experts[:2], refuses=True)
+    assert [s.routed for s in sit((ME, tasks.names), lambda _: few, exam).values()] == [5, 5, 0]
+
+
 # law
 
 scores = st.integers(1, 50).flatmap(
@@ -156,32 +172,38 @@ def test_a_weight_stands_for_that_many_devices(drawn: list[tuple[dict[str, Score
 
 
 parts = st.tuples(st.lists(st.sampled_from([0.0, 1.0]), max_size=2), st.sampled_from(["f2", "f4"]))
-experts = st.tuples(st.sampled_from([1, 11]), parts, parts, st.none() | parts)
-banks = st.tuples(
-    st.lists(experts, max_size=2),
-    st.sampled_from(["only", "nearest", "topk"]),
-    st.sampled_from([0, 1, 11]),
-    st.booleans(),
+sketches = st.tuples(parts, parts, st.sampled_from([0.5, 1.0]))
+experts = st.tuples(st.sampled_from([1, 11]), parts, parts, st.none() | parts, st.none() | sketches)
+rules = st.fixed_dictionaries(
+    {
+        "choice": st.sampled_from(["only", "discriminant", "nearest", "topk", "norm", "arrow"]),
+        "blocks": st.sampled_from([0, 1, 11]),
+        "soft": st.booleans(),
+        "refuses": st.booleans(),
+        "top_k": st.sampled_from([0, 1, 11]),
+        "scope": st.sampled_from(["joint", "expert", "signed"]),
+        "gated": st.booleans(),
+    }
 )
+banks = st.tuples(st.lists(experts, max_size=2), rules)
 
 
 def made(plain: Plain) -> Bank:
     """A bank from plain values."""
-    held, choice, top_k, gated = plain
-    parts = [(owner, *(None if p is None else np.array(*p) for p in three)) for owner, *three in held]
-    return Bank(
-        experts=tuple(Expert(owner=o, A=a, B=b, code=h) for o, a, b, h in parts),
-        choice=choice,
-        top_k=top_k,
-        gated=gated,
-    )
+    found = []
+    for owner, *three, told in plain[0]:
+        a, b, h = (None if p is None else np.array(*p) for p in three)
+        sketch = None if told is None else TaskSketch(np.array(*told[0]), np.array(*told[1]), told[2])
+        found.append(Expert(owner=owner, A=a, B=b, code=h, sketch=sketch))  # type: ignore[arg-type]
+    return Bank(experts=tuple(found), **plain[1])
 
 
 @settings(max_examples=100)
 @given(banks, banks, experts)
 def test_prints_are_equal_just_where_banks_are(one: Plain, another: Plain, expert: Any) -> None:
-    near = ([*one[0][:-1], expert], *one[1:])
-    for other in (one, near, another, (one[0], *another[1:]), (*one[:3], another[3])):
+    near = ([*one[0][:-1], expert], one[1])
+    rules = [(one[0], {**one[1], name: another[1][name]}) for name in one[1]]  # one of them at a time
+    for other in (one, near, another, (one[0], another[1]), *rules):
         prints = [same_answers(ME, lambda _, plain=plain: made(plain))[0] for plain in (one, other)]  # type: ignore[misc]
         assert (prints[0] == prints[1]) == (one == other)
 
@@ -194,12 +216,18 @@ CLOSE: list[Callable[[Expert], Expert]] = [
     lambda e: replace(e, A=e.A[None]),
     lambda e: replace(e, owner=12),
     lambda e: replace(e, B=-e.B),
+    lambda e: replace(e, sketch=None),
+    lambda e: replace(e, sketch=e.sketch and e.sketch._replace(mean=-e.sketch.mean)),
+    lambda e: replace(e, sketch=e.sketch and e.sketch._replace(covariance=2 * e.sketch.covariance)),
+    lambda e: replace(e, sketch=e.sketch and e.sketch._replace(reach=1.25)),
+    lambda e: replace(e, code=flat(1, 0.5), sketch=e.sketch and e.sketch._replace(mean=flat(0))),
 ]
 
 
 @pytest.mark.parametrize("change", CLOSE)
 def test_a_small_difference_is_a_difference(change: Callable[[Expert], Expert]) -> None:
-    expert = Expert(owner=1, A=flat(2, 0.5), B=flat(3))
+    sketch = TaskSketch(flat(1, 0.5), np.eye(1, dtype=np.float32), 1.5)
+    expert = Expert(owner=1, A=flat(2, 0.5), B=flat(3), sketch=sketch)
     one, other = (same_answers(ME, lambda _, e=e: Bank(experts=(e,))) for e in (expert, change(expert)))  # type: ignore[misc]
     assert one[0] != other[0]
     assert one[1] == other[1] == 1

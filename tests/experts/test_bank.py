@@ -14,30 +14,33 @@ from orthomesh.experts.bank import ClusterRecord, get, load, places, put, read, 
 
 RECORD = ClusterRecord(
     members=(2, 5),
-    joined=np.array([1.5, 0.0, -2.0, 0.25, 0.0, 0.0, 0.0, 0.0, 4.0], dtype=np.float32),
+    joined=np.array([[1.5, 0.0, -2.0, 0.25, 0.0, 0.0, 0.0, 0.0, 4.0]], dtype=np.float32),
     masks=np.array([[1, 0, 1, 0, 0, 0, 0, 0, 0], [0, 0, 1, 1, 0, 0, 0, 0, 1]], dtype=bool),
     seeds=np.array([7, 2**64 - 1], dtype=np.uint64),
     codes=np.array([[0.5, 1.0], [2.0, -4.0]], dtype=np.float32),
+    sketches=np.array([[1.0, 2.0, 1.5], [-1.0, 0.5, 2.0]], dtype=np.float16),
     versions=np.array([3, 0], dtype=np.uint32),
 )
 
 
-def drawn(seed: int) -> ClusterRecord:
+def drawn(seed: int, apart: bool = False) -> ClusterRecord:
     rng = np.random.default_rng(seed)
     num, size = int(rng.integers(1, 5)), int(rng.integers(1, 40))
     masks = rng.random((num, size)) < rng.random()
+    held = masks if apart else masks.any(axis=0, keepdims=True)
     return ClusterRecord(
         members=tuple(sorted(int(k) for k in rng.choice(50, size=num, replace=False))),
-        joined=np.where(masks.any(axis=0), rng.standard_normal(size), 0).astype(np.float16).astype(np.float32),
+        joined=np.where(held, rng.standard_normal(held.shape), 0).astype(np.float16).astype(np.float32),
         masks=masks,
         seeds=rng.integers(0, 2**64, size=num, dtype=np.uint64),
         codes=rng.standard_normal((num, 3)).astype(np.float16).astype(np.float32),
+        sketches=rng.standard_normal((num, 6)).astype(np.float16),
         versions=rng.integers(0, 9, size=num, dtype=np.uint32),
     )
 
 
 def same(one: ClusterRecord, other: ClusterRecord) -> bool:
-    names = ("joined", "masks", "seeds", "codes", "versions")
+    names = ("joined", "masks", "seeds", "codes", "sketches", "versions")
     pairs = [(getattr(one, name), getattr(other, name)) for name in names]
     return one.members == other.members and all(a.dtype == b.dtype and np.array_equal(a, b) for a, b in pairs)
 
@@ -53,6 +56,7 @@ def test_stored_record_on_paper() -> None:
         "masks": 1,
         "seeds": 8,
         "codes": 2,
+        "sketches": 2,
         "versions": 4,
     }
 
@@ -62,13 +66,24 @@ def test_members_are_read_through_their_masks_on_paper() -> None:
     assert read(RECORD, 5).tolist() == [0, 0, -2.0, 0.25, 0, 0, 0, 0, 4.0]
 
 
-@given(st.integers(0, 2**32 - 1))
-def test_a_record_comes_back_also_over_the_air(seed: int) -> None:
-    record = drawn(seed)
-    parts = store(record)
-    assert same(load(parts, record.joined.size), record)
+def test_a_member_that_was_not_joined_keeps_what_it_shares_with_others_on_paper() -> None:
+    """Entry 2 is held by both, with -2 and 3: two values travel for it, in order of member."""
+    rows = np.array([[1.5, 0, -2.0, 0, 0, 0, 0, 0, 0], [0, 0, 3.0, 0.25, 0, 0, 0, 0, 4.0]], dtype=np.float32)
+    whole = ClusterRecord(**{**vars(RECORD), "joined": rows})
+    assert store(whole)["values"].tolist() == [1.5, -2.0, 3.0, 0.25, 4.0]
+    assert [read(whole, k).tolist() for k in (2, 5)] == rows.tolist()
+    assert same(load(store(whole), 9, apart=True), whole)
+    with pytest.raises(ValueError, match="5 values do not fit a support of 4"):
+        load(store(whole), 9)
+
+
+@given(st.integers(0, 2**32 - 1), st.booleans())
+def test_a_record_comes_back_also_over_the_air(seed: int, apart: bool) -> None:
+    record = drawn(seed, apart)
+    parts, size = store(record), record.masks.shape[1]
+    assert same(load(parts, size, apart), record)
     sent = encode([Section("values", name, part) for name, part in parts.items()])
-    assert same(load(decode(sent.payload), record.joined.size), record)
+    assert same(load(decode(sent.payload), size, apart), record)
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -77,15 +92,16 @@ def test_experts_without_a_common_position_come_back_whole(seed: int) -> None:
     owner = rng.integers(-1, 3, size=20)  # -1: nobody's
     record = ClusterRecord(
         members=(1, 4, 6),
-        joined=np.where(owner >= 0, rng.standard_normal(20), 0).astype(np.float32),
+        joined=np.where(owner >= 0, rng.standard_normal((1, 20)), 0).astype(np.float32),
         masks=owner == np.arange(3)[:, None],
         seeds=np.arange(3, dtype=np.uint64),
         codes=np.zeros((3, 1), dtype=np.float32),
+        sketches=np.zeros((3, 0), dtype=np.float16),
         versions=np.zeros(3, dtype=np.uint32),
     )
     experts = [read(record, k) for k in record.members]
     assert all(not expert[owner != row].any() for row, expert in enumerate(experts))
-    assert np.sum(experts, axis=0).tolist() == record.joined.tolist()
+    assert np.sum(experts, axis=0).tolist() == record.joined[0].tolist()
 
 
 def test_values_are_rounded_to_16_bit_and_no_further() -> None:
@@ -95,7 +111,7 @@ def test_values_are_rounded_to_16_bit_and_no_further() -> None:
     np.testing.assert_allclose(back, third.joined, rtol=2**-11)
 
 
-@pytest.mark.parametrize("name", ["members", "values", "masks", "seeds", "codes", "versions"])
+@pytest.mark.parametrize("name", ["members", "values", "masks", "seeds", "codes", "sketches", "versions"])
 def test_missing_truncated_and_swollen_parts_are_refused(name: str) -> None:
     parts = store(RECORD)
     assert same(load(parts, 9), RECORD)
@@ -106,7 +122,7 @@ def test_missing_truncated_and_swollen_parts_are_refused(name: str) -> None:
             load({**parts, name: spoilt}, 9)
 
 
-@pytest.mark.parametrize("name", ["members", "values", "masks", "seeds", "codes", "versions"])
+@pytest.mark.parametrize("name", ["members", "values", "masks", "seeds", "codes", "sketches", "versions"])
 def test_parts_of_another_type_or_shape_are_refused(name: str) -> None:
     parts = store(RECORD)
     for spoilt in (
@@ -119,7 +135,7 @@ def test_parts_of_another_type_or_shape_are_refused(name: str) -> None:
             load({**parts, name: np.asarray(spoilt)}, 9)
 
 
-@pytest.mark.parametrize("name", ["values", "codes"])
+@pytest.mark.parametrize("name", ["values", "codes", "sketches"])
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_parts_that_are_not_finite_are_refused(name: str, value: float) -> None:
     parts = store(RECORD)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import combinations
 from typing import Literal
 
 import numpy as np
@@ -12,19 +11,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orthomesh.adapters.collision import collision_rate
-from orthomesh.methods.clusters import Limits, between, exchange_phases, form, pairs_within, rates
+from orthomesh.methods.clusters import (
+    Limits,
+    agreement,
+    arrange,
+    between,
+    exchange_phases,
+    formed,
+    rates,
+)
 from orthomesh.types import Edge, Facts
 from orthomesh.wireless.link import Radio
 
 # noise 1e-9 W in 1 MHz, at most 1 mW, 1 s: 1 Mbit takes 1e-9 / gain W, so a gain of 1e-6; 2 Mbit take 3e-6
 RADIO = Radio(noise_dbm_per_hz=-120.0, noise_figure_db=0.0, max_power_dbm=0.0)
-SIZES = np.array([100, 300], dtype=np.uint32)
+SIZES = (100, 300)
 
 
 def limits(
     max_collision: float = 0.1, negotiated: bool = True, cast: Literal["broadcast", "unicast"] = "broadcast"
 ) -> Limits:
-    return Limits(max_collision=max_collision, negotiated=negotiated, cast=cast, radio=RADIO)
+    return Limits(max_collision=max_collision, negotiated=negotiated, cast=cast, radio=RADIO, sizes=SIZES)
 
 
 def facts(
@@ -37,7 +44,6 @@ def facts(
             id=i,
             public={
                 "density": np.full(2, density, dtype=np.float32),
-                "sizes": SIZES,
                 "have": np.array(sorted({i: 0, **told.get(i, {})}.items()), dtype=np.uint32),
             },
             columns={},
@@ -46,6 +52,20 @@ def facts(
         )
         for i in range(n)
     }
+
+
+def clustered(told: dict[int, Facts], *clusters: tuple[int, ...], masked: int = 0) -> dict[int, Facts]:
+    """The same facts of devices that have a cluster, and a mask since some round."""
+    of = {k: np.array(members, np.uint32) for members in clusters for k in members}
+    since = np.array(masked, np.uint32)
+    return {
+        k: replace(f, public={**f.public, "cluster": of[k], "masked": since}) if k in of else f for k, f in told.items()
+    }
+
+
+def form(told: dict[int, Facts], kept: Limits) -> tuple[tuple[int, ...], ...]:
+    """Clusters of devices that have none."""
+    return arrange(told, [(k,) for k in sorted(told)], kept)
 
 
 def everybody(n: int, gain: float = 1e-3) -> np.ndarray:
@@ -93,13 +113,69 @@ def test_between_clusters_a_link_must_carry_all_records_at_once() -> None:
     assert {(e.src, e.dst, e.carries) for e in phase.edges} == {(0, 1, (0,)), (1, 0, (1,))}
 
 
-def test_inside_a_cluster_everybody_tells_everybody() -> None:
-    assert pairs_within(((0, 2), (1,))) == (Edge(0, 2), Edge(2, 0))
+def test_whoever_is_new_bids_and_who_was_there_says_what_is_taken() -> None:
+    phase = agreement(((0, 2), (1,)), [(0,), (1,), (2,)])
+    assert (phase.name, phase.edges) == ("masks", (Edge(0, 2, carries=(0,)), Edge(2, 0, carries=(2,))))
+    late = agreement(((1, 3, 4, 6), (5,)), [(4,), (6,)])
+    assert {(e.src, e.dst, e.carries) for e in late.edges} == {
+        *((1, k, (1, 3)) for k in (4, 6)),
+        *((4, k, (4,)) for k in (1, 3, 6)),
+        *((6, k, (6,)) for k in (1, 3, 4)),
+    }
+    group = agreement(((0, 1, 2),), [(0, 2), (1,)])
+    assert {(e.src, e.dst, e.carries) for e in group.edges} == {
+        (0, 1, (0, 2)),
+        (0, 2, (0, 2)),
+        (1, 0, (1,)),
+        (1, 2, (1,)),
+    }
+
+
+def test_who_comes_late_joins_where_it_collides_least() -> None:
+    """Quarters: (0, 1, 2) has room for one more without a collision, (3, 4, 5, 6) has none."""
+    told = clustered(facts(everybody(9)), (0, 1, 2), (3, 4, 5, 6))
+    assert arrange(told, [(7,)], limits(max_collision=0.3))[0] == (0, 1, 2, 7)
+    assert arrange(told, [(7,), (8,)], limits(max_collision=0.0)) == ((0, 1, 2, 7), (3, 4, 5, 6), (8,))
+    # the second finds 1/4 in either, and the first cluster comes first
+    assert arrange(told, [(7,), (8,)], limits(max_collision=0.3))[0] == (0, 1, 2, 7, 8)
+
+
+def test_who_comes_late_joins_only_whom_all_can_reach() -> None:
+    gains = everybody(4)
+    gains[0, 1] = 0.9e-6  # between members that were there before
+    told = clustered(facts(gains), (0, 1), (2,))
+    assert arrange(told, [(3,)], limits()) == ((0, 1), (2, 3))
+    gains[3, 2] = 0.9e-6
+    told = clustered(facts(gains), (0, 1), (2,))
+    assert arrange(told, [(3,)], limits()) == ((0, 1), (2,), (3,))
+
+
+def test_a_group_holds_positions_once_and_needs_power_for_all() -> None:
+    """Halves: two fill a cluster, however many devices share one of them."""
+    told = facts(everybody(5), density=0.5)
+    assert arrange(told, [(0, 2, 4), (1,), (3,)], limits(max_collision=0.0)) == ((0, 1, 2, 4), (3,))
+    gains = everybody(5)
+    gains[4, 1] = gains[4, 3] = 0.9e-6
+    assert arrange(facts(gains, density=0.5), [(0, 2, 4), (1,), (3,)], limits(max_collision=0.0)) == ((0, 2, 4), (1, 3))
+    later = dict(apart := clustered(facts(everybody(4), density=0.5), (0, 1, 2)))
+    for k, seed in ((0, 7), (2, 7), (1, 8)):
+        later[k] = replace(later[k], public={**later[k].public, "seed": np.array(seed, np.uint64)})
+    assert arrange(later, [(3,)], limits(max_collision=0.5)) == ((0, 1, 2, 3),)
+    assert arrange(apart, [(3,)], limits(max_collision=0.5)) == ((0, 1, 2), (3,))
+
+
+def test_a_cluster_is_what_its_members_agree_on() -> None:
+    """2 was away when 3 came; 5 has started again elsewhere; 9 is not there today."""
+    told = facts(everybody(7))
+    said = {**dict.fromkeys((0, 1, 3), (0, 1, 2, 3, 5, 9)), 2: (0, 1, 2, 5, 9), **dict.fromkeys((5, 6), (5, 6))}
+    named = {k: replace(told[k], public={"cluster": np.array(members, np.uint32)}) for k, members in said.items()}
+    assert formed({**told, **named}) == ((0, 1, 2, 3), (5, 6))
+    assert formed(told) == ()
 
 
 def test_new_values_travel_to_whoever_lacks_them_and_statics_with_them_once() -> None:
     clusters = ((0, 1), (2,))
-    first = facts(everybody(3))
+    first = clustered(facts(everybody(3)), *clusters)
     intra, inter, spread = exchange_phases(first, clusters, {0: 1, 1: 1, 2: 1}, limits())
     assert [p.name for p in (intra, inter, spread)] == ["intra", "inter", "spread"]
     assert {(e.src, e.dst, e.carries, e.fresh) for e in intra.edges} == {(0, 1, (0,), True), (1, 0, (1,), True)}
@@ -107,7 +183,7 @@ def test_new_values_travel_to_whoever_lacks_them_and_statics_with_them_once() ->
     assert {(e.carries, e.fresh) for e in spread.edges} == {((2,), True)}
 
     all_known = {k: {0: 1, 1: 1, 2: 1} for k in range(3)}
-    later = facts(everybody(3), have=all_known)
+    later = clustered(facts(everybody(3), have=all_known), *clusters)
     intra, inter, *rest = exchange_phases(later, clusters, {0: 2, 1: 1, 2: 1}, limits())
     assert {(e.src, e.dst, e.fresh) for e in intra.edges} == {(0, 1, False)}  # only 0 has something new
     assert {(e.dst, e.carries, e.fresh) for e in inter.edges} == {(2, (0,), False)}
@@ -124,8 +200,27 @@ def test_what_was_lost_is_sent_again_though_it_is_not_new() -> None:
     latest = {0: 1, 1: 2, 2: 2}
     have = {k: dict(latest) for k in range(3)}
     del have[1][0]  # device 1 never got what 0 sent in round 1
-    (intra,) = exchange_phases(facts(everybody(3), have=have), ((0, 1), (2,)), latest, limits())
+    told = clustered(facts(everybody(3), have=have), (0, 1), (2,))
+    (intra,) = exchange_phases(told, ((0, 1), (2,)), latest, limits())
     assert [(e.src, e.dst, e.fresh) for e in intra.edges] == [(0, 1, True)]
+
+
+def test_what_is_known_of_an_earlier_life_is_told_again() -> None:
+    """Device 0 found its mask in round 3 (of its second life); values of rounds before that went with another."""
+    have = {k: {0: 3, 1: 3} for k in range(2)}
+    told = clustered(facts(everybody(2), have=have), (0, 1), masked=0)
+    reborn = {**told, 0: replace(told[0], public={**told[0].public, "masked": np.array(3, np.uint32)})}
+    (old,), (new,) = (exchange_phases(f, ((0, 1),), {0: 5, 1: 3}, limits()) for f in (told, reborn))
+    assert [(e.src, e.dst, e.fresh) for e in old.edges] == [(0, 1, False)]
+    assert [(e.src, e.dst, e.fresh) for e in new.edges] == [(0, 1, True)]
+
+
+def test_the_others_of_a_group_begin_from_what_the_first_has() -> None:
+    told, clusters = facts(everybody(3)), ((0, 1, 2),)
+    (intra,) = exchange_phases(told, clusters, dict.fromkeys(range(3), 0), limits(), ((0, 2),))
+    assert intra.edges == (Edge(0, 2, carries=(0,), fresh=True),)
+    (everything,) = exchange_phases(told, clusters, dict.fromkeys(range(3), 1), limits(), ((0, 2),))
+    assert len(everything.edges) == len({(e.src, e.dst) for e in everything.edges}) == 6
 
 
 # law
@@ -210,8 +305,3 @@ def test_the_rate_of_layers_is_weighted_by_their_size() -> None:
     told = {k: replace(f, public={**f.public, "density": np.array([0.8, 0.3], np.float32)}) for k, f in told.items()}
     assert form(told, limits(max_collision=0.16)) == ((0, 1),)
     assert form(told, limits(max_collision=0.14)) == ((0,), (1,))
-
-
-def test_every_pair_of_a_cluster_is_an_edge_each_way() -> None:
-    edges = {(e.src, e.dst) for e in pairs_within(((1, 3, 5), (2,)))}
-    assert edges == {p for i, j in combinations((1, 3, 5), 2) for p in ((i, j), (j, i))}

@@ -11,8 +11,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from orthomesh.experts.bank import load, put, read, store
-from orthomesh.methods.parts import change, cluster_record, holds, member_parts, under_mask, unpack, values
+from orthomesh.experts.bank import get, load, places, put, read, store
+from orthomesh.methods.parts import (
+    change,
+    cluster_record,
+    cuts_of,
+    holds,
+    keep_record,
+    member_parts,
+    shape,
+    taken,
+    under_mask,
+    unpack,
+    values,
+)
+from orthomesh.methods.setup import Setup
+from orthomesh.models.base import load_base
 from orthomesh.types import Array, Arrays, DeviceState, Round
 
 T = Round(seed=0, index=2, total=5)
@@ -31,8 +45,10 @@ def own_of(k: int) -> dict[str, Array]:
     return {
         "seed": np.array(100 + k, dtype=np.uint64),
         "code": np.array([k, -k], dtype=np.float16),
+        "sketch": np.array([k], dtype=np.float16),
         "B": b,
         "mask": bits(MASKS[k]),
+        "masked": np.array(0, dtype=np.uint32),
         "sent": np.array(VALUES[k], dtype=np.float16),
         "version": np.array(2, dtype=np.uint32),
     }
@@ -41,7 +57,7 @@ def own_of(k: int) -> dict[str, Array]:
 def told(k: int) -> dict[str, Array]:
     """What device k tells its cluster."""
     own = own_of(k)
-    return {"values": own["sent"], **{n: own[n] for n in ("version", "mask", "code", "seed")}}
+    return {"values": own["sent"], **{n: own[n] for n in ("version", "mask", "code", "sketch", "seed")}}
 
 
 def knowing(k: int, *others: int) -> DeviceState:
@@ -66,22 +82,50 @@ def test_a_mask_clears_what_is_off_it_and_keeps_moments_of_the_rest() -> None:
         "moment/exp_avg": np.arange(10, 16, dtype=np.float32),
         "moment/step": np.array(3.0, dtype=np.float32),
         "seed": np.array(5, dtype=np.uint64),
+        "sizes": np.array([2, 4], dtype=np.uint32),
+        "quota": np.array([2, 1], dtype=np.uint32),
+        "saliency": np.ones(6, dtype=np.float32),
     }
-    masked = under_mask(own, np.array([0, 1, 0, 0, 1, 1], dtype=bool))
+    masked = under_mask(own, np.array([0, 1, 0, 0, 1, 1], dtype=bool), T)
     assert masked["B"].tolist() == [0, 2, 0, 0, 5, 6]
     assert masked["moment/exp_avg"].tolist() == [11, 14, 15]
     assert float(masked["moment/step"]) == 3.0
     assert unpack(masked["mask"], 6).tolist() == [False, True, False, False, True, True]
     assert own["B"].tolist() == [1, 2, 3, 4, 5, 6]
+    assert int(masked["masked"]) == T.index
+    assert masked["quota"].tolist() == [1, 2]  # what each matrix has got of what both had together
+    assert "saliency" not in masked
+
+
+def test_shape_is_by_group_of_matrices() -> None:
+    own = {
+        "sizes": np.array([4, 6, 8], dtype=np.uint32),
+        "quota": np.array([1, 2, 4], dtype=np.uint32),
+        "spans": np.array([2, 1], dtype=np.uint32),
+    }
+    sizes, quota = shape(own)
+    assert (sizes, quota.tolist()) == ((10, 8), [3, 4])
+
+
+def test_every_layer_finds_its_input_in_a_code(tiny_setup: Setup) -> None:
+    base = load_base(tiny_setup.model)
+    cuts = cuts_of(base)
+    assert [cut.stop - cut.start for cut in cuts] == [s.in_features for s in base.layout.shapes]
+    by_name = dict(zip(base.slots, cuts, strict=True))
+    assert all(by_name[name] == by_name[source] for name, source in base.source.items())
+    assert len({cut.start for cut in cuts}) == len(base.inputs)
+    assert max(cut.stop for cut in cuts) == sum(base.widths)
 
 
 def test_the_record_of_a_cluster_by_hand() -> None:
     """Entry 1 is held by devices 0 and 1 with 2 and 6: the union averages them, the mean divides all by three."""
     union = cluster_record(knowing(0, 1, 2), "union")
     assert union.members == (0, 1, 2)
-    assert union.joined.tolist() == [1.0, 4.0, 5.0, 9.0, 3.0, 0.0]
+    assert union.joined.tolist() == [[1.0, 4.0, 5.0, 9.0, 3.0, 0.0]]
     mean = cluster_record(knowing(0, 1, 2), "mean")
-    np.testing.assert_allclose(mean.joined, np.array([1, 8, 5, 9, 3, 0]) / 3, rtol=1e-6)
+    np.testing.assert_allclose(mean.joined, np.array([[1, 8, 5, 9, 3, 0]]) / 3, rtol=1e-6)
+    stack = cluster_record(knowing(0, 1, 2), "stack")
+    assert stack.joined.tolist() == [[1, 2, 0, 0, 3, 0], [0, 6, 5, 0, 0, 0], [0, 0, 0, 9, 0, 0]]
     assert union.seeds.tolist() == [100, 101, 102]
     assert union.codes.tolist() == [[0, 0], [1, -1], [2, -2]]
     assert union.masks.astype(int).tolist() == list(MASKS.values())
@@ -89,22 +133,31 @@ def test_the_record_of_a_cluster_by_hand() -> None:
 
 def test_relative_change_by_hand() -> None:
     own = {**own_of(0), "sent": np.array([1.0, 2.0, 0.0], dtype=np.float16)}  # 3.0 against 0.0 of norm sqrt(14)
-    assert change(own, T) == pytest.approx(3 / math.sqrt(14), rel=1e-6)
-    assert change(own_of(0), T) == 0.0
+    assert change(own, T, True) == pytest.approx(3 / math.sqrt(14), rel=1e-6)
+    assert change(own_of(0), T, True) == 0.0
 
 
 def test_the_first_time_counts_as_an_infinite_change() -> None:
     own = {n: a for n, a in own_of(0).items() if n != "sent"}
-    assert change(own, T) == math.inf
+    assert change(own, T, True) == math.inf
 
 
 def test_what_was_masked_this_round_waits_unless_there_is_no_other() -> None:
     own = {n: a for n, a in own_of(0).items() if n != "sent"}
     fresh = {**own, "masked": np.array(T.index, dtype=np.uint32)}
-    assert change(fresh, T) == -1.0
-    assert change({**own, "masked": np.array(T.index - 1, dtype=np.uint32)}, T) == math.inf
-    assert change({**own, "masked": np.array(LAST.index, dtype=np.uint32)}, LAST) == math.inf
-    assert change({n: a for n, a in own.items() if n != "mask"}, T) == -1.0
+    assert change(fresh, T, True) == -1.0
+    assert change(fresh, T, False) == math.inf  # an independent mask is told at once
+    assert change({**own, "masked": np.array(T.index - 1, dtype=np.uint32)}, T, True) == math.inf
+    assert change({**own, "masked": np.array(LAST.index, dtype=np.uint32)}, LAST, True) == math.inf
+    assert change({n: a for n, a in own.items() if n != "mask"}, T, True) == -1.0
+
+
+def test_in_a_group_the_first_does_not_wait_and_any_change_is_enough() -> None:
+    group = {**own_of(0), "group": np.array([0, 3], dtype=np.uint32)}
+    assert change(group, T, True) == math.inf
+    fresh = {**group, "masked": np.array(T.index, dtype=np.uint32)}
+    assert change(fresh, T, True) == -1.0  # has begun from nothing
+    assert change({**fresh, "moment/step": np.array(2.0, dtype=np.float32)}, T, True) == math.inf
 
 
 def test_who_is_known_and_in_which_version() -> None:
@@ -112,6 +165,8 @@ def test_who_is_known_and_in_which_version() -> None:
     beyond = store(cluster_record(knowing(2), "union"))
     state = DeviceState(id=1, own=state.own, bank=put(state.bank, "cluster/2", {**beyond, "versions": np.array([7])}))
     assert holds(state).tolist() == [[0, 2], [1, 2], [2, 7]]
+    hinted = DeviceState(id=1, own=state.own, bank=put(state.bank, "member/5", {"mask": bits(MASKS[2])}))
+    assert holds(hinted).tolist() == holds(state).tolist()  # the mask of a bid is no expert
     new = DeviceState(id=4, own={})
     assert holds(new).tolist() == [[4, 0]]
 
@@ -166,8 +221,47 @@ def test_a_member_told_twice_is_replaced_and_keeps_what_is_told_once() -> None:
     np.testing.assert_array_equal(known["mask"], told(1)["mask"])
 
 
-def test_values_without_a_mask_are_of_no_use() -> None:
+def test_values_without_what_is_told_once_are_of_no_use() -> None:
     assert member_parts(1, {}, {"values": np.ones(2, dtype=np.float16)}, 6) == {}
+    hint = {"mask": bits(MASKS[1])}
+    assert member_parts(1, hint, {"values": np.ones(2, dtype=np.float16)}, 6).keys() == {"mask"}
+
+
+def test_positions_taken_are_those_of_all_whose_masks_are_known() -> None:
+    state = knowing(0, 1)
+    assert taken(state, (0, 1, 2)).astype(int).tolist() == [1, 1, 1, 0, 1, 0]
+    assert taken(state, (2,)).astype(int).tolist() == [1, 1, 0, 0, 1, 0]
+    hinted = DeviceState(id=0, own=state.own, bank=put(state.bank, "member/2", {"mask": bits(MASKS[2])}))
+    assert taken(hinted, (0, 1, 2)).astype(int).tolist() == [1, 1, 1, 1, 1, 0]
+
+
+def record(*members: int, version: int = 2) -> dict[str, Array]:
+    """What the cluster of some devices knows, all values of one version."""
+    parts = store(cluster_record(knowing(members[0], *members[1:]), "union"))
+    return {**parts, "versions": np.full(len(members), version, dtype=np.uint32)}
+
+
+def test_a_cluster_that_has_grown_replaces_its_older_record() -> None:
+    bank = keep_record(put({}, "member/9", {"mask": bits(MASKS[0])}), 1, record(1, 2))
+    assert (places(bank, "cluster"), places(bank, "member")) == ((1,), (9,))
+    grown = keep_record(bank, 0, record(0, 1, 2))
+    assert places(grown, "cluster") == (0,)
+    assert get(grown, "cluster/0")["members"].tolist() == [0, 1, 2]
+    stale = keep_record(grown, 1, record(1, 2))
+    assert places(stale, "cluster") == (0,)  # brings nothing new
+    newer = keep_record(grown, 1, record(1, 2, version=3))
+    assert places(newer, "cluster") == (1,)
+
+
+def test_half_a_record_goes_with_what_is_known_of_the_same_members() -> None:
+    told = record(1, 2)
+    news = {name: a for name, a in record(1, 2, version=3).items() if name in ("values", "members", "versions")}
+    again = keep_record(keep_record({}, 1, told), 1, news)
+    assert get(again, "cluster/1")["versions"].tolist() == [3, 3]
+    np.testing.assert_array_equal(get(again, "cluster/1")["masks"], told["masks"])
+    assert keep_record({}, 1, news) == {}
+    other = keep_record({}, 0, record(0, 1, 2))
+    assert get(keep_record(other, 1, news), "cluster/0")["versions"].tolist() == [2, 2, 2]
 
 
 @pytest.mark.parametrize(
@@ -185,4 +279,4 @@ def test_parts_that_do_not_fit_are_refused_by_sender(wrong: Arrays, said: str) -
 
 def test_a_device_that_learnt_nothing_has_not_changed() -> None:
     own = {**own_of(0), "B": np.zeros(6, dtype=np.float32), "sent": np.zeros(3, dtype=np.float16)}
-    assert change(own, T) == 0.0
+    assert change(own, T, True) == 0.0

@@ -14,15 +14,18 @@ from torch import nn
 
 from orthomesh.adapters.lowrank import matrices_a, matrices_b
 from orthomesh.adapters.projection import projection
+from orthomesh.experts.router import classes, discriminate
+from orthomesh.experts.sketch import sketch, task_sketch
 from orthomesh.models import answer as module
-from orthomesh.models.answer import answer, prompt_means
+from orthomesh.models.answer import answer, choose, prompt_means, prompt_sketches, row_by_row
 from orthomesh.models.base import FAMILIES, LIKE_LLAMA, Base, load_base
 from orthomesh.models.finetune import adapters
 from orthomesh.models.inject import holding
+from orthomesh.models.reading import read_prompts, reading_points, widths
 from orthomesh.models.settings import ModelSettings
 from orthomesh.models.tokens import Row, tokenise
 from orthomesh.tasks.skills import SKILLS, skill_example
-from orthomesh.types import Bank, Example, Expert
+from orthomesh.types import Bank, Choice, Example, Expert
 
 FAMILY_NAMES = [*LIKE_LLAMA, *sorted(FAMILIES.keys() - {"llama"})]
 
@@ -47,6 +50,29 @@ def guesses(num_rows: int, num_choices: Sequence[int] = (4,), seed: int = 0) -> 
         choices = tuple((*text(4), 1) for _ in range(num_choices[n % len(num_choices)]))
         rows.append(Row(text(7), choices[int(rng.integers(len(choices)))], choices, False))
     return rows
+
+
+def tasks(base: Base, num_tasks: int, blocks: int = 1, mixed: float = 0.0) -> tuple[list[Row], tuple[Expert, ...]]:
+    """Rows of a few tasks, each of four words of its own but for a share of all words, and an expert of each."""
+    rows, experts = [], []
+    for n in range(num_tasks):
+        rng = np.random.default_rng(100 + n)
+        words = [12 + 4 * n + np.arange(4), 12 + np.arange(4 * num_tasks)]
+        told = []
+        for row in guesses(40, num_choices=(3, 2), seed=n):
+            common = rng.random(8) < mixed
+            prompt = tuple(int(rng.choice(words[int(c)])) for c in common[: int(rng.integers(3, 9))])
+            told.append(row._replace(prompt=prompt))
+        seen = task_sketch(prompt_sketches(base, told[10:], blocks, 16))
+        experts.append(replace(expert(base, 20 + n), code=None, sketch=seen))
+        rows += told[:10]
+    return rows, tuple(experts)
+
+
+def update(base: Base, one: Expert, share: float) -> dict[str, torch.Tensor]:
+    """What an expert adds to the weight of every layer, alpha / r B A, times its share."""
+    pairs = zip(base.slots, matrices_a(one.A, base.layout), matrices_b(one.B, base.layout), strict=True)
+    return {name: torch.from_numpy(share * base.scaling * b @ a) for name, a, b in pairs}
 
 
 def log_likelihood(base: Base, prompt: Sequence[int], target: Sequence[int]) -> float:
@@ -191,6 +217,104 @@ def test_nearest_code_answers(small: Base) -> None:
     assert len({tuple(a.right) for a in alone.values()}) == 3  # or it would not matter who answers
 
 
+@pytest.mark.parametrize("blocks", [0, 1, 2])
+def test_prompts_find_the_expert_of_their_task(small: Base, blocks: int) -> None:
+    rows, experts = tasks(small, 3, blocks)
+    answers = answer(small, Bank(experts=experts, choice="discriminant", blocks=blocks), rows)
+    assert answers.chosen.tolist() == [20] * 10 + [21] * 10 + [22] * 10
+    alone = {e.owner: answer(small, Bank(experts=(e,)), rows).right for e in experts}
+    assert answers.right.tolist() == [alone[owner][n] for n, owner in enumerate(answers.chosen.tolist())]
+    assert len({tuple(right) for right in alone.values()}) == 3  # or it would not matter who answers
+
+
+def test_verdicts_are_those_of_each_prompt_alone(small: Base) -> None:
+    rows, experts = tasks(small, 3, blocks=1, mixed=0.7)
+    points = reading_points(small.model, 1)
+    means = [read_prompts(small.model, points, torch.tensor([row.prompt]), None) for row in rows]
+    seen = sketch(np.concatenate(means), widths(small.model, points), 16)
+    np.testing.assert_allclose(prompt_sketches(small, rows, 1, 16), seen, atol=1e-5)
+    expected = discriminate(seen, classes([e.sketch for e in experts if e.sketch is not None]))
+    verdict = choose(small, Bank(experts=experts, choice="discriminant"), rows)
+    np.testing.assert_array_equal(verdict.best, expected.best)
+    np.testing.assert_allclose(verdict.probability, expected.probability, rtol=1e-3)
+    np.testing.assert_allclose(verdict.distance, expected.distance, rtol=1e-3)
+
+
+def test_rows_that_are_hard_to_tell_are_answered_by_two(small: Base) -> None:
+    rows, experts = tasks(small, 3, mixed=0.5)
+    rows = rows[::2]
+    bank = Bank(experts=experts, choice="discriminant", soft=True)
+    verdict = choose(small, bank, rows)
+    shared = verdict.weight < 1
+    assert 4 < shared.sum() < 12
+    expected = []
+    for n, row in enumerate(rows):
+        parts = {int(verdict.best[n]): float(verdict.weight[n]), int(verdict.second[n]): 1 - float(verdict.weight[n])}
+        added = [update(small, experts[who], share) for who, share in parts.items()]
+        with hooked(small, lambda name, x, added=added: sum(x @ one[name].T for one in added)):  # type: ignore[misc]
+            if n % 3 == 0:  # asked without choices for what the two together say
+                rows[n] = row._replace(choices=(), target=generated(small, row.prompt)[:3])
+            expected.append(n % 3 == 0 or likeliest(small, [row])[0])
+    answers, hard = answer(small, bank, rows), answer(small, replace(bank, soft=False), rows)
+    assert answers.right.tolist() == expected
+    assert answers.chosen.tolist() == hard.chosen.tolist() == [20 + n for n in verdict.best.tolist()]
+    assert hard.right[~shared].tolist() == answers.right[~shared].tolist()
+    assert hard.right[shared].tolist() != answers.right[shared].tolist()
+
+
+def test_every_row_has_its_own_two_experts(small: Base) -> None:
+    rows, experts = guesses(3), tuple(expert(small, owner) for owner in range(4))
+    blank = np.zeros(3)
+    verdict = module.Verdict(
+        best=np.array([2, 0, 3]), second=np.array([1, 3, 2]), probability=blank, weight=np.array([0.6, 0.75, 1.0]),
+        strange=blank.astype(bool), distance=np.zeros((3, 4)),
+    )  # fmt: skip
+    ids = torch.tensor([[5, 6, 7], [8, 9, 30], [5, 40, 41]])
+    with torch.no_grad(), holding(small.slots, row_by_row(small, Bank(experts=experts), verdict, np.array([0, 1, 2]))):
+        found = small.model(input_ids=ids).logits
+    for n in range(len(rows)):
+        share = float(verdict.weight[n])
+        u = update(small, experts[int(verdict.best[n])], share)
+        v = update(small, experts[int(verdict.second[n])], 1 - share)
+        with torch.no_grad(), hooked(small, lambda name, x, u=u, v=v: x @ (u[name] + v[name]).T):  # type: ignore[misc]
+            expected = small.model(input_ids=ids[n : n + 1]).logits[0]
+        torch.testing.assert_close(found[n], expected, atol=1e-4, rtol=1e-4)
+    with holding(small.slots, row_by_row(small, Bank(experts=experts), verdict, np.array([1]))):
+        assert all(slot.held.A.shape[0] == 1 for slot in small.slots.values())  # type: ignore[union-attr]
+
+
+def test_strangers_get_the_answer_of_the_base(small: Base) -> None:
+    rows, experts = tasks(small, 3)
+    known, unknown = experts[:2], rows[20:]  # nobody has told of the third task
+    bank = Bank(experts=known, choice="discriminant", refuses=True)
+    verdict = choose(small, bank, rows)
+    assert verdict.strange[20:].sum() > 5
+    answers = answer(small, bank, rows)
+    assert answers.chosen.tolist() == [
+        -1 if strange else 20 + best for strange, best in zip(verdict.strange, verdict.best, strict=True)
+    ]
+    asked = np.flatnonzero(verdict.strange)
+    assert answers.right[asked].tolist() == likeliest(small, [rows[n] for n in asked])
+    obliging = answer(small, replace(bank, refuses=False), unknown)
+    assert set(obliging.chosen) <= {20, 21}
+    assert obliging.right.tolist() != answers.right[20:].tolist()
+    soft = answer(small, replace(bank, soft=True), rows)
+    assert soft.chosen.tolist() == answers.chosen.tolist()  # a stranger is shared by nobody
+    assert soft.right[asked].tolist() == answers.right[asked].tolist()
+
+
+def test_a_single_expert_answers_all_but_strangers(small: Base) -> None:
+    rows, experts = tasks(small, 2)
+    alone = Bank(experts=experts[:1], choice="discriminant", soft=True)
+    assert set(answer(small, alone, rows).chosen) == {20}
+    careful = answer(small, replace(alone, refuses=True), rows)
+    assert set(careful.chosen[:10]) <= {20, -1}
+    assert (careful.chosen[:10] == 20).sum() > 7
+    assert (careful.chosen[10:] == -1).sum() > 5
+    untold = replace(experts[0], sketch=None)
+    assert set(answer(small, replace(alone, experts=(untold,)), rows).chosen) == {20}  # nothing to choose, nothing told
+
+
 def test_only_the_first_expert_answers(small: Base) -> None:
     rows = guesses(20)
     one, two = expert(small, 4), replace(expert(small, 2), code=None)
@@ -204,12 +328,14 @@ def test_only_the_first_expert_answers(small: Base) -> None:
 
 def test_an_empty_bank_is_the_base(small: Base) -> None:
     rows = guesses(20)
-    for choice in ("only", "nearest", "topk"):
-        answers = answer(small, Bank(experts=(), choice=choice), rows)
-        assert answers.right.tolist() == likeliest(small, rows)
+    expected = likeliest(small, rows)
+    choices: tuple[Choice, ...] = ("only", "discriminant", "nearest", "topk", "norm", "arrow")
+    for choice in choices:
+        answers = answer(small, Bank(experts=(), choice=choice, refuses=True, soft=True), rows)
+        assert answers.right.tolist() == expected
         assert set(answers.chosen) == {-1}
     silent = replace(expert(small, 1), B=np.zeros(small.layout.num_expansion, dtype=np.float32))
-    assert answer(small, Bank(experts=(silent,)), rows).right.tolist() == likeliest(small, rows)
+    assert answer(small, Bank(experts=(silent,)), rows).right.tolist() == expected
 
 
 @pytest.mark.parametrize("family", ["qwen2", "phi"])  # layers that read one input follow one another, or not
@@ -250,16 +376,52 @@ def test_mixture_in_every_layer(family: str, top_k: int, gated: bool, save_model
         assert (expected - plain).abs().max() > 0.1
 
 
+@pytest.mark.parametrize("family", ["qwen2", "phi"])
+@pytest.mark.parametrize("rule", ["norm", "arrow"])
+def test_whole_experts_in_every_layer(family: str, rule: Choice, save_model: Callable[[str], Path]) -> None:
+    base = load_base(ModelSettings(source=str(save_model(family)), rank=4))
+    rows = [row._replace(choices=()) for row in guesses(4)]
+    experts = tuple(expert(base, owner, size=0.03 * (1 + owner % 2)) for owner in range(5))
+    added = [update(base, e, 1.0) for e in experts]
+    directions = {name: torch.stack([torch.linalg.svd(u[name]).Vh[0] for u in added]) for name in base.slots}
+
+    def weighed(name: str, x: torch.Tensor) -> torch.Tensor:
+        each = torch.stack([x @ u[name].T for u in added], dim=-2)
+        if rule == "norm":
+            best = each.norm(dim=-1).argmax(-1)
+            return each.gather(-2, best[..., None, None].expand(*best.shape, 1, each.shape[-1]))[..., 0, :]
+        along = (x @ directions[name].T).abs()
+        third = along.sort(dim=-1, descending=True).values[..., 2:3]
+        return (along.masked_fill(along < third, -torch.inf).softmax(-1)[..., None] * each).sum(-2)
+
+    for row in rows:
+        with outputs_of(base) as outs:
+            assert answer(base, Bank(experts=experts, choice=rule), [row]).chosen.tolist() == [-1]
+        ids = torch.tensor([[*row.prompt, *row.target]])
+        with torch.no_grad():
+            plain = base.model(input_ids=ids).logits[0, -outs[-1].shape[1] :]
+            with hooked(base, weighed):
+                expected = base.model(input_ids=ids).logits[0, -outs[-1].shape[1] :]
+        torch.testing.assert_close(outs[-1][0], expected, atol=1e-3, rtol=1e-3)
+        assert (expected - plain).abs().max() > 0.1
+
+
 @pytest.mark.parametrize("batch", [1, 2, 5])
 def test_order_and_batches_do_not_matter(small: Base, batch: int) -> None:
     order = np.random.default_rng(batch).permutation(12)
     choosing, free = guesses(9, num_choices=(3, 2)), guesses(3, seed=1)
     rows = [*choosing, *(row._replace(choices=(), target=generated(small, row.prompt)[:2]) for row in free)]
     experts = tuple(replace(expert(small, n), code=mean) for n, mean in enumerate(prompt_means(small, rows[:2])))
-    for bank in (Bank(experts=()), Bank(experts=experts, choice="nearest"), Bank(experts=experts, choice="topk")):
+    told = task_sketch(prompt_sketches(small, rows[:5], 1, 8)), task_sketch(prompt_sketches(small, rows[5:], 1, 8))
+    sketched = tuple(replace(e, sketch=s) for e, s in zip(experts, told, strict=True))
+    once = Bank(experts=sketched, choice="discriminant", soft=True, refuses=True)
+    assert 0 < (choose(small, once, rows).weight < 1).sum() < len(rows)
+    per_token = Bank(experts=experts, choice="topk")
+    for bank in (Bank(experts=()), Bank(experts=experts, choice="nearest"), once, per_token):
         whole = answer(small, bank, rows)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(module, "BATCH", batch)
+            patch.setattr(module, "ROW_BY_ROW", batch)
             shuffled = answer(small, bank, [rows[n] for n in order])
         assert shuffled.right.tolist() == whole.right[order].tolist()
         assert shuffled.chosen.tolist() == whole.chosen[order].tolist()
@@ -270,6 +432,23 @@ def test_an_expert_without_a_code_cannot_be_chosen_by_it(small: Base) -> None:
     for bank in (Bank(experts=experts, choice="nearest"), Bank(experts=experts, choice="topk", gated=True)):
         with pytest.raises(ValueError, match="without a task code cannot be chosen"):
             answer(small, bank, guesses(2))
+    assert all(slot.held is None for slot in small.slots.values())
+
+
+def test_an_expert_without_a_sketch_cannot_be_chosen_by_it(small: Base) -> None:
+    rows, experts = tasks(small, 2)
+    for refuses in (False, True):
+        bank = Bank(experts=(experts[0], expert(small, 1)), choice="discriminant", refuses=refuses)
+        with pytest.raises(ValueError, match="without a task sketch cannot be chosen by task sketch"):
+            answer(small, bank, rows)
+    alone = Bank(experts=(expert(small, 1),), choice="discriminant", refuses=True)
+    with pytest.raises(ValueError, match="without a task sketch"):
+        answer(small, alone, rows)
+    with pytest.raises(ValueError, match="cannot read 3 blocks of a model that has 2"):
+        answer(small, Bank(experts=experts, choice="discriminant", blocks=3), rows)
+    other = replace(experts[1], sketch=task_sketch(np.eye(3)))
+    with pytest.raises(ValueError, match=r"sketches of one size, these have \[3, 16\]"):
+        answer(small, Bank(experts=(experts[0], other), choice="discriminant"), rows)
     assert all(slot.held is None for slot in small.slots.values())
 
 

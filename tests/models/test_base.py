@@ -111,6 +111,37 @@ def test_layers_can_be_chosen(small: Base) -> None:
     assert len(chosen.inputs) == 2
 
 
+@pytest.mark.parametrize("family", EXPECTED)
+def test_adapters_from_a_block_on(family: str, save_model: SaveModel) -> None:
+    whole = load_base(ModelSettings(source=str(save_model(family)), rank=4))
+    upper = load_base(ModelSettings(source=str(save_model(family)), rank=4, first_block=1))
+    inner = "gpt_neox" if family == "gpt_neox" else "model"
+    assert list(upper.slots) == [f"{inner}.layers.1.{layer}" for layer in EXPECTED[family][0]]
+    assert upper.layout.shapes == whole.layout.shapes[len(upper.slots) :]
+    assert not any(name.startswith(f"{inner}.layers.0.") for name in upper.inputs)
+
+
+def test_blocks_that_are_not_there_are_refused(save_model: SaveModel) -> None:
+    source = str(save_model("qwen2"))
+    reason = r"model\.first_block: 2 leaves no layer to adapt, the blocks of .* are 0 to 1"
+    refuses(source, reason, first_block=2)
+    reason = r"model\.first_block: layer lm_head of .* lies in no numbered block"
+    refuses(source, reason, first_block=1, layers=("q_proj", "lm_head"))
+    assert "lm_head" in load_base(ModelSettings(source=source, rank=4, layers=("q_proj", "lm_head"))).slots
+
+
+def test_weights_in_sixteen_bit(small: Base) -> None:
+    source = str(Path(small.model.config.name_or_path))
+    base = load_base(ModelSettings(source=source, rank=4, dtype="bfloat16"))
+    assert {p.dtype for p in base.model.parameters()} == {base.dtype} == {torch.bfloat16}
+    assert small.dtype == torch.float32
+    assert base.layout == small.layout
+    ids = torch.tensor([[7, 90, 33, 250]])
+    with torch.no_grad():
+        narrow, wide = (one.model(input_ids=ids).logits.float() for one in (base, small))
+    assert 0 < (narrow - wide).norm() < 0.05 * wide.norm()  # 8 bits of mantissa, two blocks
+
+
 def test_a_shorter_context_can_be_asked_for_a_longer_one_not(save_model: SaveModel) -> None:
     assert load_base(ModelSettings(source=str(save_model("qwen2")), rank=1, max_length=20)).max_length == 20
     with pytest.raises(ValueError, match=r"model\.max_length: 200 exceeds the context of .*, 64 tokens"):

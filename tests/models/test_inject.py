@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from orthomesh.experts.mixture import Mixture, mix
 from orthomesh.models.base import Base
 from orthomesh.models.finetune import adapters
-from orthomesh.models.inject import AdaptedLinear, Adapter, adapt, holding, watching
+from orthomesh.models.inject import AdaptedLinear, Adapter, adapt, block_of, checkpointed, holding, watching
 
 IDS = torch.tensor([[5, 60, 17, 200, 33], [9, 9, 250, 4, 71]])
 
@@ -81,16 +81,74 @@ def test_same_logits_and_gradients_as_peft(small: Base, save_model: Callable[[st
     assert (expected - logits(small.model)).abs().max() > 0.1  # the adapter does something
     torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
 
-    leaves = {
-        name: Adapter(x.detach().clone().requires_grad_(), y.detach().clone().requires_grad_(), small.scaling)
-        for name, x, y in zip(small.slots, a, b, strict=True)
-    }
     F.cross_entropy(expected[:, :-1].flatten(0, 1), IDS[:, 1:].flatten()).backward()
-    with holding(small.slots, leaves):
-        F.cross_entropy(logits(small.model)[:, :-1].flatten(0, 1), IDS[:, 1:].flatten()).backward()
-    for leaf, x, y in zip(leaves.values(), a, b, strict=True):
-        torch.testing.assert_close(leaf.A.grad, x.grad, atol=1e-6, rtol=1e-4)
-        torch.testing.assert_close(leaf.B.grad, y.grad, atol=1e-6, rtol=1e-4)
+    for frozen in (False, True):
+        leaves = {
+            name: Adapter(x.detach().clone().requires_grad_(not frozen), y.detach().clone().requires_grad_(), 2.0)
+            for name, x, y in zip(small.slots, a, b, strict=True)
+        }
+        with holding(small.slots, leaves):
+            F.cross_entropy(logits(small.model)[:, :-1].flatten(0, 1), IDS[:, 1:].flatten()).backward()
+        for leaf, x, y in zip(leaves.values(), a, b, strict=True):
+            torch.testing.assert_close(leaf.B.grad, y.grad, atol=1e-6, rtol=1e-4)
+            if frozen:
+                assert leaf.A.grad is None
+            else:
+                torch.testing.assert_close(leaf.A.grad, x.grad, atol=1e-6, rtol=1e-4)
+
+
+def test_adapters_of_two_devices_read_half_of_the_batch_each(small: Base) -> None:
+    draw = torch.Generator().manual_seed(0)
+    held = {
+        name: Adapter(
+            *(torch.randn(2, *sides, generator=draw) for sides in ((4, s.base.in_features), (s.base.out_features, 4)))
+        )
+        for name, s in small.slots.items()
+    }
+    with torch.no_grad():
+        with holding(small.slots, held):
+            both = logits(small.model)
+        for n in range(2):
+            with holding(small.slots, {name: Adapter(one.A[n], one.B[n]) for name, one in held.items()}):
+                torch.testing.assert_close(both[n], logits(small.model)[n], atol=1e-4, rtol=1e-4)
+    assert (both - logits(small.model)).abs().amax((1, 2)).min() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("name", "block"),
+    [
+        ("model.layers.0.self_attn.q_proj", "model.layers.0"),
+        ("gpt_neox.layers.11.mlp.dense", "gpt_neox.layers.11"),
+        ("a.3.b.4.c", "a.3"),
+        ("7", "7"),
+        ("model.embed2.proj", None),
+        ("lm_head", None),
+    ],
+)
+def test_block_of_a_layer_on_paper(name: str, block: str | None) -> None:
+    assert block_of(name) == block
+
+
+def test_a_checkpointed_block_runs_again_backward() -> None:
+    model = nn.Sequential(two_layers())
+    model[0][0].weight.requires_grad_()
+    passes: list[int] = []
+    hook = model[0][0].register_forward_hook(lambda *_: passes.append(1))
+    x = torch.randn(5, 3)
+    plain = torch.autograd.grad(model(x).sum(), model[0][0].weight)
+    assert len(passes) == 1
+    with checkpointed(model, ("0.0", "0.2")):
+        again = torch.autograd.grad(model(x).sum(), model[0][0].weight)
+    assert len(passes) == 3
+    torch.autograd.grad(model(x).sum(), model[0][0].weight)
+    assert len(passes) == 4  # as before
+    hook.remove()
+    assert torch.equal(plain[0], again[0])
+    with pytest.raises(RuntimeError, match="stop"), checkpointed(model, ("0.0",)):
+        raise RuntimeError("stop")
+    assert "forward" not in vars(model[0])
+    with pytest.raises(ValueError, match=r"train\.checkpointing: no adapted layer"), checkpointed(model, ("lm_head",)):
+        pass
 
 
 def test_empty_slots_are_the_base_bit_for_bit(small: Base, save_model: Callable[[str], Path]) -> None:

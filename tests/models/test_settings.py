@@ -35,6 +35,8 @@ def test_plain_values_become_settings(rank: int, scaling: float, layers: list[st
         ({"scaling": 0.0}, r"model\.scaling: .*greater than 0"),
         ({"scaling": float("inf")}, r"model\.scaling: .*finite"),
         ({"max_length": 7}, r"model\.max_length: .*greater than or equal to 8"),
+        ({"dtype": "float16"}, r"model\.dtype: .*'float32' or 'bfloat16', got 'float16'"),
+        ({"first_block": -1}, r"model\.first_block: .*greater than or equal to 0"),
         ({"rnak": 4}, "no such setting. Did you mean 'rank'"),
     ],
 )
@@ -43,11 +45,25 @@ def test_model_settings_out_of_range_are_refused(values: dict[str, Any], reason:
         parse(ModelSettings, values, "model")
 
 
-@pytest.mark.parametrize("name", ["steps", "batch_size", "learning_rate", "clip_norm"])
+@pytest.mark.parametrize("name", ["steps", "batch_size", "learning_rate", "clip_norm", "accumulate"])
 @pytest.mark.parametrize("value", [0, -1, float("nan")])
 def test_training_settings_out_of_range_are_refused(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=rf"train\.{name}: "):
         parse(TrainSettings, {name: value}, "train")
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"schedule": "linear"}, r"train\.schedule: .*'constant' or 'cosine', got 'linear'"),
+        ({"checkpointing": 2}, r"train\.checkpointing: .*boolean"),
+        ({"batch_size": 4, "accumulate": 5}, r"train: accumulate 5 exceeds batch_size 4"),
+    ],
+)
+def test_training_settings_that_do_not_go_together_are_refused(values: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        parse(TrainSettings, values, "train")
+    assert parse(TrainSettings, {"batch_size": 4, "accumulate": 4}, "train").accumulate == 4
 
 
 def test_settings_are_read_without_torch() -> None:

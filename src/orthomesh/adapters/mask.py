@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, Integer, UInt8
 
 from ..rng import stream
 from ..types import Array
 from .lowrank import slices
 
-LEVELS = 4
-"""Steps of a bid: not wanted, second choice, wanted, wanted most. Two bits a position."""
+Level = Literal["matrix", "layer", "global"]
+
+BITS = 3
+"""Bits of a bid for a position."""
+STEPS = ((3, 1), (2, 1), (3, 2), (1, 1), (2, 3), (1, 2), (1, 4))
+"""Level n of a bid goes to the best num/den of the quota, n = 1..7; 0 to the rest."""
 
 
 def quotas(sizes: Sequence[int], density: float) -> Int[np.ndarray, " L"]:
@@ -26,76 +32,129 @@ def quotas(sizes: Sequence[int], density: float) -> Int[np.ndarray, " L"]:
     return np.array([max(1, round(density * n)) for n in sizes])
 
 
-def magnitude_mask(
-    score: Float[np.ndarray, " n"], sizes: Sequence[int], quota: Int[np.ndarray, " L"]
-) -> Bool[np.ndarray, " n"]:
-    r"""Support of the largest magnitudes of every B, eq. (18).
-
-    .. math::  M_{xy} = 1(|B_{xy}| \ge \tau_s)
-
-    Reading R2: the formula thresholds signed values; the text's "highest" is taken as magnitude. Ties go to the
-    earlier position.
+def spans(names: Sequence[str], level: Level) -> Int[np.ndarray, " G"]:
+    """How many neighbouring matrices compete for one common quota, reading R2.
 
     Args:
-        score: B after its warm-up (or any score), flat. [sum d r]
-        sizes: d_l r of every layer. [L]
-        quota: entries to keep in every layer. [L]
+        names: of the adapted layers, in order. [L]
+        level: `matrix`: each has a quota of its own, as in (18). `layer`: those of one transformer block share,
+            the block being the first number in a name; names without one share among themselves. `global`: all
+            share, as in LoRI.
 
     Returns:
-        Exactly `quota[l]` active entries in layer l. [sum d r], bool
+        Matrices of each group, adding up to L. [G]
+
+    >>> spans(["h.0.q", "h.0.v", "h.1.q", "head"], "layer").tolist()
+    [2, 1, 1]
+    """
+    if level == "matrix":
+        return np.ones(len(names), dtype=int)
+    blocks = [level == "layer" and next((int(p) for p in name.split(".") if p.isdigit()), -1) for name in names]
+    return np.array([len(list(run)) for _, run in groupby(blocks)])
+
+
+def merged(counts: Integer[np.ndarray, " L"], spans: Integer[np.ndarray, " G"]) -> Int[np.ndarray, " G"]:
+    """Sizes or quotas of groups of neighbouring matrices from those of the matrices.
+
+    >>> merged(np.array([4, 6, 10]), np.array([2, 1])).tolist()
+    [10, 10]
+    """
+    width = spans.astype(np.int64)
+    return np.asarray(np.add.reduceat(counts.astype(np.int64), np.cumsum(width) - width))
+
+
+def top_mask(
+    score: Float[np.ndarray, " n"], sizes: Sequence[int], quota: Int[np.ndarray, " G"]
+) -> Bool[np.ndarray, " n"]:
+    r"""Support of the largest scores of every group of matrices, eq. (18).
+
+    .. math::  M_{xy} = 1(score_{xy} \ge \tau_s)
+
+    Reading R2: the formula thresholds signed values of B, its text says "highest". What is scored is up to the
+    caller; ties go to the earlier position.
+
+    Args:
+        score: larger is better, flat. [sum d r]
+        sizes: positions of every group, by default d_l r of every matrix. [G]
+        quota: entries to keep in every group. [G]
+
+    Returns:
+        Exactly `quota[g]` active entries in group g. [sum d r], bool
     """
     mask = np.zeros(score.shape, dtype=bool)
     for cut, keep in zip(slices(sizes), quota, strict=True):
-        best = np.argsort(-np.abs(score[cut]), kind="stable")[:keep]
-        mask[cut][best] = True
+        mask[cut][_ranked(score[cut])[:keep]] = True
     return mask
 
 
-def random_mask(sizes: Sequence[int], quota: Int[np.ndarray, " L"], seed: int) -> Bool[np.ndarray, " n"]:
-    """A support that ignores magnitudes: the control of R2. Exactly `quota[l]` entries in layer l."""
-    score = stream(seed, "mask").random(sum(sizes))
-    return magnitude_mask(score + 1.0, sizes, quota)
+def magnitude_mask(
+    score: Float[np.ndarray, " n"], sizes: Sequence[int], quota: Int[np.ndarray, " G"]
+) -> Bool[np.ndarray, " n"]:
+    r"""Support of the largest magnitudes of every B, eq. (18) in reading R2: `top_mask` of |score|.
+
+    .. math::  M_{xy} = 1(|B_{xy}| \ge \tau_s)
+    """
+    return top_mask(np.abs(score), sizes, quota)
 
 
-def bid(score: Float[np.ndarray, " n"], sizes: Sequence[int], quota: Int[np.ndarray, " L"]) -> UInt8[np.ndarray, " n"]:
-    """How much a device wants each position, in two bits, from the rank of its magnitude within the layer.
+def bid(score: Float[np.ndarray, " n"], sizes: Sequence[int], quota: Int[np.ndarray, " G"]) -> UInt8[np.ndarray, " n"]:
+    """How much a device wants each position, in three bits, from the rank of its score within the group.
 
-    3: within the first half of the quota; 2: within the quota; 1: within twice the quota; 0: else. Ranks, not
-    magnitudes, so that the bids of devices with different losses compare.
+    Level 7 goes to the best quarter of the quota, 4 to the rest of the quota that is not in its better two thirds,
+    1 to what lies between twice and three times the quota, 0 to everything beyond (`STEPS`). Ranks, not scores, so
+    that the bids of devices with different losses compare.
+
+    Args:
+        score: larger is better. [sum d r]
+        sizes: positions of every group. [G]
+        quota: entries the device is owed in every group. [G]
+
+    Returns:
+        Levels in 0..7. [sum d r]
     """
     levels = np.zeros(score.shape, dtype=np.uint8)
-    for cut, keep in zip(slices(sizes), quota, strict=True):
-        order = np.argsort(-np.abs(score[cut]), kind="stable")
-        for level, end in ((1, 2 * keep), (2, keep), (3, (keep + 1) // 2)):
-            levels[cut][order[:end]] = level
+    for cut, keep in zip(slices(sizes), quota.tolist(), strict=True):
+        order = _ranked(score[cut])
+        for level, (num, den) in enumerate(STEPS, 1):
+            levels[cut][order[: -(-num * keep // den)]] = level
     return levels
 
 
+def _ranked(score: Array) -> Array:
+    """Positions from the best down, ties by position."""
+    return np.argsort(-score, kind="stable")
+
+
 def negotiate(
-    bids: Mapping[int, Array], sizes: Sequence[int], quota: Mapping[int, Array]
+    bids: Mapping[int, Array],
+    sizes: Sequence[int],
+    quota: Mapping[int, Array],
+    taken: Bool[np.ndarray, " n"] | None = None,
 ) -> dict[int, Bool[np.ndarray, " n"]]:
     """Masks of a cluster without collisions wherever the densities allow it (reading R3).
 
     A contested position goes to the device that bids most for it (equal bids: by a keyed draw), losers take
     their next best. Devices and positions rank pairs by the same number, so the stable matching is unique and
-    every member finds the same one from the same bids. Where the quotas exceed the positions of a layer, what
-    is left over is taken on top of others, best bids first.
+    every member finds the same one from the same bids. Where the quotas exceed the positions that are free in a
+    group, what is left over is taken on top of others, best bids first.
 
     Args:
         bids: levels of `bid` by device. {id: [sum d r]}
-        sizes: d_l r of every layer. [L]
-        quota: entries each device is owed in every layer. {id: [L]}
+        sizes: positions of every group of matrices. [G]
+        quota: entries each device is owed in every group. {id: [G]}
+        taken: positions of devices that were there before, which keep them. [sum d r]
 
     Returns:
-        One mask per device with exactly its quota in every layer; pairwise disjoint in a layer whose quotas
-        add up to at most d_l r. {id: [sum d r]}
+        One mask per device with exactly its quota in every group; pairwise disjoint, and off what is taken, in a
+        group whose free positions suffice. {id: [sum d r]}
     """
     ids = sorted(bids)
     worth = np.stack([_worth(bids[k], k) for k in ids])  # [M, n], no two equal in a column or a row
+    closed = np.zeros(worth.shape[1], dtype=bool) if taken is None else taken
     masks = np.zeros(worth.shape, dtype=bool)
     for index, cut in enumerate(slices(sizes)):
         owed = np.array([int(quota[k][index]) for k in ids])
-        masks[:, cut] = _match(worth[:, cut], owed)
+        masks[:, cut] = _match(worth[:, cut], owed, closed[cut])
     return {k: masks[row] for row, k in enumerate(ids)}
 
 
@@ -104,36 +163,34 @@ def _worth(levels: Array, device: int) -> Float[np.ndarray, " n"]:
     return levels + stream(0, "bid", device).random(levels.shape[0])
 
 
-def _match(worth: Float[np.ndarray, "M n"], owed: Int[np.ndarray, " M"]) -> Bool[np.ndarray, "M n"]:
-    """Stable matching of one layer: every device proposes to its best open positions until it holds its quota."""
-    num_devices, num_positions = worth.shape
-    holder = np.full(num_positions, -1)
-    price = np.full(num_positions, -1.0)
-    asked = np.zeros(worth.shape, dtype=bool)
-    held = np.zeros(num_devices, dtype=int)
-    while True:
-        short = [m for m in range(num_devices) if held[m] < owed[m] and not asked[m].all()]
-        if not short:
-            break
-        for m in short:
-            open_positions = np.flatnonzero(~asked[m])
-            best = open_positions[np.argsort(-worth[m, open_positions])[: owed[m] - held[m]]]
-            asked[m, best] = True
-            won = best[worth[m, best] > price[best]]
-            losers = holder[won]
-            np.subtract.at(held, losers[losers >= 0], 1)
-            holder[won], price[won] = m, worth[m, won]
-            held[m] += won.size
-    masks = np.asarray(holder == np.arange(num_devices)[:, None])
-    for m in np.flatnonzero(held < owed).tolist():  # more quotas than positions: on top of others
-        free = np.flatnonzero(~masks[m])
-        masks[m, free[np.argsort(-worth[m, free])[: owed[m] - held[m]]]] = True
+def _match(
+    worth: Float[np.ndarray, "M n"], owed: Int[np.ndarray, " M"], taken: Bool[np.ndarray, " n"]
+) -> Bool[np.ndarray, "M n"]:
+    """Stable matching of one group: the dearest pairs first, in as many steps as devices fill up."""
+    masks = np.zeros(worth.shape, dtype=bool)
+    free = ~taken
+    while free.any() and (masks.sum(axis=1) < owed).any():
+        short = np.flatnonzero(masks.sum(axis=1) < owed)
+        places = np.flatnonzero(free)
+        winner = short[np.argmax(worth[np.ix_(short, places)], axis=0)]
+        order = np.argsort(-worth[winner, places])
+        wins = [np.flatnonzero(winner[order] == m) for m in short]
+        lacking = owed[short] - masks[short].sum(axis=1)
+        end = min((int(w[n - 1]) + 1 for w, n in zip(wins, lacking, strict=True) if len(w) >= n), default=len(order))
+        chosen = order[:end]  # up to where the first device is full; what it would have won beyond goes to others
+        masks[winner[chosen], places[chosen]] = True
+        free[places[chosen]] = False
+    held = masks.sum(axis=1)
+    for m in np.flatnonzero(held < owed).tolist():  # more quotas than free positions: on top of others
+        rest = np.flatnonzero(~masks[m])
+        masks[m, rest[np.argsort(-worth[m, rest])[: owed[m] - held[m]]]] = True
     return masks
 
 
 def pack_bid(levels: UInt8[np.ndarray, " n"]) -> UInt8[np.ndarray, " b"]:
-    """Two bits a position, as bids travel. [ceil(2 n / 8)]"""
-    return np.packbits(np.stack([levels >> 1, levels & 1]).astype(bool), axis=None)
+    """Three bits a position, highest bits of all positions first, as bids travel. [ceil(3 n / 8)]"""
+    planes = np.stack([(levels >> bit) & 1 for bit in reversed(range(BITS))])
+    return np.packbits(planes.astype(bool), axis=None)
 
 
 def unpack_bid(packed: UInt8[np.ndarray, " b"], num: int) -> UInt8[np.ndarray, " n"]:
@@ -142,7 +199,8 @@ def unpack_bid(packed: UInt8[np.ndarray, " b"], num: int) -> UInt8[np.ndarray, "
     Raises:
         ValueError: a packed bid of another length.
     """
-    if packed.shape[0] != -(-2 * num // 8):
-        raise ValueError(f"a bid for {num} positions takes {-(-2 * num // 8)} bytes, got {packed.shape[0]}")
-    high, low = np.unpackbits(packed, count=2 * num).reshape(2, num)
-    return np.asarray(2 * high + low, dtype=np.uint8)
+    length = -(-BITS * num // 8)
+    if packed.shape[0] != length:
+        raise ValueError(f"a bid for {num} positions takes {length} bytes, got {packed.shape[0]}")
+    planes = np.unpackbits(packed, count=BITS * num).reshape(BITS, num)
+    return np.asarray(sum(plane << bit for bit, plane in zip(reversed(range(BITS)), planes, strict=True)), np.uint8)

@@ -14,6 +14,9 @@ from ..tasks.catalogue import test_set
 from ..tasks.settings import TaskSettings
 from ..types import Bank, DeviceState
 
+ONCE = ("nearest", "discriminant")
+"""Choices made once per prompt, so that one can ask whether they were right."""
+
 
 class Exam(NamedTuple):
     """What is asked. limit: prompts a task, at most. owners: devices that have each task, by name."""
@@ -68,7 +71,7 @@ def sit(job: tuple[DeviceState, tuple[str, ...]], bank: Callable[[DeviceState], 
     for task in tasks:
         rows = test_rows(exam, task)[: exam.limit]
         given = answer(base, experts, rows)
-        routed = int(np.isin(given.chosen, owners[task]).sum()) if experts.choice == "nearest" else -1
+        routed = int(np.isin(given.chosen, owners[task]).sum()) if experts.choice in ONCE else -1
         scores[task] = Score(len(rows), int(given.right.sum()), routed, sum(row.cut for row in rows))
     return scores
 
@@ -85,12 +88,15 @@ def test_rows(exam: Exam, task: str) -> list[Any]:
 def same_answers(device: DeviceState, bank: Callable[[DeviceState], Bank]) -> tuple[str, int]:
     """A fingerprint of what a device answers with, and how many experts that is; equal prints, equal answers."""
     held = bank(device)
-    total = hashlib.sha256(f"{held.choice}{held.top_k}{held.gated}".encode())
+    rules = (held.choice, held.blocks, held.soft, held.refuses, held.top_k, held.scope, held.gated)
+    total = hashlib.sha256(repr(rules).encode())
     for expert in held.experts:
         total.update(f"|{expert.owner}".encode())
-        for part in (expert.A, expert.B, expert.code):  # each with its size, so that none runs into the next
+        told = (None, None) if expert.sketch is None else expert.sketch[:2]
+        for part in (expert.A, expert.B, expert.code, *told):  # each with its size, so that none runs into the next
             total.update(b"|" if part is None else f"|{part.dtype.str}{part.shape}".encode())
             total.update(b"" if part is None else np.ascontiguousarray(part).tobytes())
+        total.update(b"" if expert.sketch is None else repr(expert.sketch.reach).encode())
     return total.hexdigest(), len(held.experts)
 
 

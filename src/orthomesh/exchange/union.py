@@ -10,25 +10,26 @@ from jaxtyping import Bool, Float
 
 from ..types import Array
 
-Rule = Literal["union", "mean"]
+Rule = Literal["union", "mean", "stack"]
 
 
-def join(parts: Mapping[int, Array], masks: Mapping[int, Array], rule: Rule = "union") -> Float[np.ndarray, " n"]:
+def join(parts: Mapping[int, Array], masks: Mapping[int, Array], rule: Rule = "union") -> Float[np.ndarray, "rows n"]:
     r"""One expansion for a cluster from the sparse ones of its members, the inner sum of (24).
 
     .. math::  \bar B_{xy} = \sum_j [M_j \odot B_j]_{xy} / c_{xy}
 
     `union`: c counts the members that hold the entry, so that an entry held by one device keeps its value and
     the others are averaged. `mean`, the paper to the letter: c is the number of members, which shrinks every
-    entry that is not held by all. Reading R5.
+    entry that is not held by all. `stack`: nothing is joined, every member keeps a row of its own. Reading R5.
 
     Args:
         parts: expansion of every member, flat. {id: [sum d r]}
         masks: support of every member. {id: [sum d r]}
-        rule: what to divide by.
+        rule: what to divide by, or to keep members apart.
 
     Returns:
-        The joined expansion, float32, zero where no member is active. [sum d r]
+        The joined expansion as one row, or under `stack` one row per member in order of id; float32, zero where no
+        member, or not this one, is active. [1 or m, sum d r]
 
     Raises:
         ValueError: parts and masks of different devices, or none.
@@ -36,12 +37,14 @@ def join(parts: Mapping[int, Array], masks: Mapping[int, Array], rule: Rule = "u
     if not parts or parts.keys() != masks.keys():
         raise ValueError(f"expansions of {sorted(parts)} cannot be joined under masks of {sorted(masks)}")
     ids = sorted(parts)
+    if rule == "stack":
+        return np.stack([np.where(masks[k], parts[k], 0).astype(np.float32) for k in ids])
     total = np.zeros(parts[ids[0]].shape, dtype=np.float32)
     holders = np.zeros(total.shape, dtype=np.float32)
     for k in ids:  # in order of id: float sums must not depend on who came first
         total += np.where(masks[k], parts[k], 0).astype(np.float32)
         holders += masks[k]
-    return total / (np.maximum(holders, 1) if rule == "union" else np.float32(len(ids)))
+    return np.asarray(total / (np.maximum(holders, 1) if rule == "union" else np.float32(len(ids))))[None]
 
 
 def support(masks: Mapping[int, Array]) -> Bool[np.ndarray, " n"]:

@@ -1,67 +1,133 @@
-"""Steps 1 and 4 of IV-C as a plan: who clusters with whom, and how clusters reach each other."""
+"""Steps 1 and 4 of IV-C as a plan: who clusters with whom, who bids for positions, how clusters reach each other."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from ..adapters.collision import collision_rate, mean_rate, negotiated_rate
-from ..exchange.intercluster import relays
+from ..exchange.intercluster import Link, relays
 from ..topology.clustering import agnes
 from ..types import Array, Edge, Facts, Phase
 from ..wireless.link import Radio, max_power_w
 from ..wireless.power import broadcast_power_w, unicast_powers_w
 
 Members = tuple[int, ...]
+NEVER = 2**32 - 1
+"""Later than any round: the mask of a device that has just found it is known to nobody."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a cluster must keep to. negotiated: masks are agreed on, so that S follows R3 and not (19)."""
+    """What a cluster must keep to.
+
+    negotiated: masks are agreed on, so that S follows R3 and not (19). sizes: positions of every group of matrices
+    that share a quota, the weights of S.
+    """
 
     max_collision: float
     negotiated: bool
     cast: Literal["broadcast", "unicast"]
     radio: Radio
+    sizes: tuple[int, ...]
 
 
 def rates(densities: Array, negotiated: bool) -> Array:
-    """Collision rate of every layer for devices of the given densities, [M, L] -> [L]."""
+    """Collision rate of every group of matrices for devices of the given densities, [M, G] -> [G]."""
     return negotiated_rate(densities) if negotiated else collision_rate(densities)
 
 
-def form(facts: Mapping[int, Facts], limits: Limits) -> tuple[Members, ...]:
+def arrange(facts: Mapping[int, Facts], units: Iterable[Members], limits: Limits) -> tuple[Members, ...]:
     """Clusters of the lowest joint collision rate within the limits of problem (11), step 1 of IV-C.
 
+    Clusters that are formed stay. Whoever has none joins the one that keeps the limits with the lowest joint
+    collision rate, then the least power; those that none can take cluster among themselves.
+
     Args:
-        facts: densities (`density`, `sizes`), payload and gains of every device.
+        facts: `density`, payload and gains of every device; `cluster` of those that have one, with `seed` where
+            devices share an adapter (R11).
+        units: the devices without a cluster, each by itself or in its group of R11, which holds positions once.
         limits: S_max, transmission, radio budget.
 
     Returns:
         A partition of the devices.
     """
+    holder = _holders(facts, units := tuple(units))
 
     def key(members: Members) -> tuple[float, float] | None:
-        densities = np.stack([facts[k].public["density"] for k in members]).astype(np.float64)
-        sizes = [int(n) for n in facts[members[0]].public["sizes"]]
-        rate = mean_rate(rates(densities, limits.negotiated), sizes)
-        power = max(_power_w(facts[k], members, limits) for k in members)
-        allowed = rate <= limits.max_collision and power <= max_power_w(limits.radio)
-        return (rate, power) if allowed else None
+        densities = np.stack([facts[k].public["density"] for k in sorted({holder[k] for k in members})])
+        rate = mean_rate(rates(densities.astype(np.float64), limits.negotiated), limits.sizes)
+        power = power_w(facts, members, limits)
+        return (rate, power) if rate <= limits.max_collision and power <= max_power_w(limits.radio) else None
 
-    return agnes(facts, key)
+    clusters, left = list(formed(facts)), {}
+    for unit in units:
+        unions = [tuple(sorted(members + unit)) for members in clusters]
+        offers = [(*cost, n) for n, union in enumerate(unions) if (cost := key(union)) is not None]
+        if offers:
+            chosen = min(offers)[2]
+            clusters[chosen] = unions[chosen]
+        else:
+            left[unit[0]] = unit
+
+    def everybody(firsts: Members) -> Members:
+        return tuple(sorted(k for first in firsts for k in left[first]))
+
+    new = agnes(left, lambda firsts: key(everybody(firsts)))
+    return tuple(sorted([*clusters, *(everybody(firsts) for firsts in new)]))
 
 
-def _power_w(device: Facts, members: Members, limits: Limits) -> float:
-    """What one member needs to reach all others within the deadline, eqs. (11a), (25)."""
+def formed(facts: Mapping[int, Facts]) -> tuple[Members, ...]:
+    """Clusters there are: two devices share one if both say so."""
+    told = {k: {int(m) for m in f.public["cluster"]} for k, f in facts.items() if "cluster" in f.public}
+    clusters: list[set[int]] = []
+    for k in sorted(told):
+        mine = {k, *(m for m in told[k] if k in told.get(m, ()))}
+        touching = [members for members in clusters if members & mine]
+        clusters = [members for members in clusters if not members & mine] + [mine.union(*touching)]
+    return tuple(sorted(tuple(sorted(members)) for members in clusters))
+
+
+def _holders(facts: Mapping[int, Facts], units: Iterable[Members]) -> dict[int, int]:
+    """For every device the first one with the same adapter, itself where it has its own."""
+    first_of = {k: unit[0] for unit in units for k in unit}
+    by_seed: dict[int, int] = {}
+    for k in sorted(facts.keys() - first_of.keys()):
+        seed = facts[k].public.get("seed")
+        first_of[k] = k if seed is None else by_seed.setdefault(int(seed), k)
+    return first_of
+
+
+def power_w(facts: Mapping[int, Facts], members: Members, limits: Limits) -> float:
+    """What the worst placed member needs to reach all others within the deadline, eqs. (11a), (25)."""
+    return max(_needed_w(facts[k], members, limits) for k in members)
+
+
+def _needed_w(device: Facts, members: Members, limits: Limits) -> float:
     gains = [device.gains.get(k, math.inf) for k in members if k != device.id]
     if limits.cast == "broadcast":
         return broadcast_power_w(device.payload_bits, gains, limits.radio)
     return sum(unicast_powers_w(device.payload_bits, gains, limits.radio))
+
+
+def agreement(clusters: Iterable[Members], units: Iterable[Members]) -> Phase:
+    """The phase in which whoever is new in a cluster finds its mask.
+
+    The first of every unit bids to all others of its cluster; `carries` names its unit. The first of the devices
+    that were there before tells those who come which positions are taken; `carries` names who was there.
+    """
+    leader = {k: unit for unit in units for k in unit}
+    edges = []
+    for members in clusters:
+        before = tuple(k for k in members if k not in leader)
+        edges += [Edge(before[0], k, carries=before) for k in members if k in leader and before]
+        bidders = {leader[k] for k in members if k in leader}
+        edges += [Edge(unit[0], k, carries=unit) for unit in bidders for k in members if k != unit[0]]
+    return Phase(name="masks", edges=tuple(sorted(edges)))
 
 
 def between(facts: Mapping[int, Facts], clusters: tuple[Members, ...], radio: Radio) -> tuple[Phase, ...]:
@@ -80,42 +146,46 @@ def between(facts: Mapping[int, Facts], clusters: tuple[Members, ...], radio: Ra
     return relays(clusters, needed, max_power_w(radio))
 
 
-def pairs_within(clusters: tuple[Members, ...]) -> tuple[Edge, ...]:
-    """Everybody to everybody else in the own cluster."""
-    return tuple(Edge(i, j) for members in clusters for i in members for j in members if i != j)
-
-
 def exchange_phases(
-    facts: Mapping[int, Facts], clusters: tuple[Members, ...], latest: Mapping[int, int], limits: Limits
+    facts: Mapping[int, Facts],
+    clusters: tuple[Members, ...],
+    latest: Mapping[int, int],
+    limits: Limits,
+    begin: Iterable[Link] = (),
 ) -> tuple[Phase, ...]:
     """Steps 2-4 of IV-C for whoever lacks what: new values, and old ones that were lost on the way.
 
     Args:
-        facts: what each device holds already (`have`: ids and versions), payloads and gains.
+        facts: what each device holds already (`have`: ids and versions), the round its mask was found in
+            (`masked`), payloads and gains.
         clusters: the partition.
         latest: version of every device's values after this round; 0 where nothing was sent yet.
         limits: transmission and radio budget.
+        begin: (first of a group, another of it), where the latter begins from what the former has (R11).
 
     Returns:
         `intra`: values inside clusters; then `inter` and `spread`: records between them. An edge is fresh where
-        its receiver lacks the masks and task codes of what comes.
+        its receiver lacks the masks and task codes of what comes, or has those of an earlier life.
     """
     have = {k: {int(m): int(v) for m, v in f.public["have"]} for k, f in facts.items()}
+    masked = {k: int(f.public.get("masked", NEVER)) for k, f in facts.items()}
 
     def lacks(device: int, members: Members) -> bool:
         return any(have[device].get(m, 0) < latest[m] for m in members)
 
-    intra = [
-        e._replace(carries=(e.src,), fresh=e.src not in have[e.dst])
-        for e in pairs_within(clusters)
-        if lacks(e.dst, (e.src,))
-    ]
+    def strange(device: int, members: Members) -> bool:
+        return any(have[device].get(m, 0) <= masked[m] for m in members if latest[m])
+
+    pairs = [Edge(i, j, carries=(i,)) for members in clusters for i in members for j in members if i != j]
+    intra = [e._replace(fresh=strange(e.dst, e.carries)) for e in pairs if lacks(e.dst, e.carries)]
+    served = {(e.src, e.dst) for e in intra}
+    intra += [Edge(i, j, carries=(i,), fresh=True) for i, j in begin if (i, j) not in served]
     phases = [Phase(name="intra", edges=tuple(intra), cast=limits.cast)]  # singletons note what they sent in it
     for phase in between(facts, clusters, limits.radio):
         edges = []
         for edge in phase.edges:
             carried = [clusters[c] for c in edge.carries if lacks(edge.dst, clusters[c])]
-            fresh = any(not set(members) <= have[edge.dst].keys() for members in carried)
+            fresh = any(strange(edge.dst, members) for members in carried)
             if carried:
                 edges.append(edge._replace(carries=tuple(m[0] for m in carried), fresh=fresh))
         if edges:

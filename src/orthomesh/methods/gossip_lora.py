@@ -81,7 +81,8 @@ def fit(device: DeviceState, t: Round, c: GossipLora, setup: Setup) -> tuple[Dev
     train = setup.train if c.learning_rate is None else replace(setup.train, learning_rate=c.learning_rate)
     order = stream(t.seed, "batches", t.index, device.id)
     factors = Factors(A=own["A"], B=own["B"], train_projection=True)
-    ended, learnt = finetune(base, device_rows(setup, device.id), factors, train, order)
+    done, total = t.index * train.steps, t.total * train.steps
+    ended, learnt = finetune(base, device_rows(setup, device.id), factors, train, order, done=done, total=total)
     return replace(device, own={**own, "A": ended.A, "B": ended.B}), learnt
 
 

@@ -1,19 +1,25 @@
 """What a device of the paper's method keeps by name, and the cluster record it makes of it.
 
-own: seed, code, quota, sizes, B, moment/*; later mask (bits), masked (round it was agreed on), cluster (ids), sent
-(values last sent, 16 bit), version (round of that).
-bank: member/ID/{values, version, mask, code, seed} of its own cluster, cluster/ID/* records of other clusters.
+own: seed, code, sketch, quota and sizes of every matrix, spans (matrices that share a quota), B, moment/*; error (R11)
+and saliency (R2) where wanted; later mask (bits), masked (round it was found in), cluster (ids), group (ids of devices
+with the same adapter), sent (values last sent, 16 bit), version (round of that).
+bank: member/ID/* of its own cluster: the mask that its bid led to, later what it told: values, version, mask, code,
+sketch, seed. cluster/ID/*: records of other clusters.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 
-from ..exchange.union import Rule, join
-from ..experts.bank import ClusterRecord, get, places
+from ..adapters.mask import merged
+from ..exchange.union import Rule, join, support
+from ..experts.bank import PARTS, ClusterRecord, get, places, put
 from ..types import Array, Arrays, DeviceState, Round
 
-STATICS = ("mask", "code", "seed")
+STATICS = ("mask", "code", "sketch", "seed")
 """What is told once about a member; its values follow."""
 
 
@@ -22,10 +28,39 @@ def unpack(bits: Array, size: int) -> Array:
     return np.unpackbits(bits, count=size).astype(bool)
 
 
-def under_mask(own: Arrays, mask: Array) -> dict[str, Array]:
-    """The device's parts once its mask is known: B off the mask is zero, moments are kept for active entries."""
+def cuts_of(base: Any) -> tuple[slice, ...]:
+    """Where the input of every layer of a `models.base.Base` lies in a task code. [L]"""
+    starts = dict(zip(base.inputs, np.cumsum((0, *base.widths)).tolist(), strict=False))
+    widths = dict(zip(base.inputs, base.widths, strict=True))
+    first = [base.source[name] for name in base.slots]
+    return tuple(slice(starts[name], starts[name] + widths[name]) for name in first)
+
+
+def shape(own: Arrays) -> tuple[tuple[int, ...], Array]:
+    """Positions of every group of matrices, and how many of them the device is owed. [G] each"""
+    sizes, quota = merged(own["sizes"], own["spans"]), merged(own["quota"], own["spans"])
+    return tuple(sizes.tolist()), quota
+
+
+def fixed_bits(num_expansion: int, num_told: int) -> int:
+    """What travels beside a device's values when they are new to somebody: mask, what is told of its task, heads."""
+    return num_expansion + 16 * num_told + 2048
+
+
+def under_mask(own: Arrays, mask: Array, t: Round) -> dict[str, Array]:
+    """The device's parts once its mask is known: B off the mask is zero, moments are kept for active entries.
+
+    `quota` becomes what each matrix has got out of its group's.
+    """
     moments = {name: a[mask] if a.shape == mask.shape else a for name, a in own.items() if name.startswith("moment/")}
-    return {**own, **moments, "B": np.where(mask, own["B"], np.float32(0)), "mask": np.packbits(mask)}
+    ends = np.cumsum(own["sizes"].astype(np.int64))
+    held = {
+        "B": np.where(mask, own["B"], np.float32(0)),
+        "mask": np.packbits(mask),
+        "masked": np.array(t.index, dtype=np.uint32),
+        "quota": np.add.reduceat(mask.astype(np.int64), ends - own["sizes"]).astype(np.uint32),
+    }
+    return {**{name: a for name, a in own.items() if name != "saliency"}, **moments, **held}
 
 
 def values(own: Arrays) -> Array:
@@ -34,16 +69,17 @@ def values(own: Arrays) -> Array:
     return np.asarray(active, dtype=np.float16)
 
 
-def change(own: Arrays, t: Round) -> float:
+def change(own: Arrays, t: Round, negotiated: bool) -> float:
     """Relative change of B since it was last sent: infinite before the first time, -1 while it is not worth sending.
 
     What a negotiated mask has left of a dense warm-up is worth little before it was trained under the mask, so it
-    waits a round unless there is none.
+    waits a round unless there is none; the others of a group (R11) begin from it, so its first does not wait. They
+    average every round: for them any change is enough.
     """
-    waiting = "mask" not in own or int(own.get("masked", -1)) == t.index
-    if waiting and not t.is_last:
+    new = "mask" not in own or (negotiated and int(own["masked"]) == t.index)
+    if new and not t.is_last and ("group" not in own or "moment/step" not in own):
         return -1.0
-    if "sent" not in own:
+    if "sent" not in own or "group" in own:
         return float("inf")
     now, sent = values(own).astype(np.float64), own["sent"].astype(np.float64)
     size = float(np.linalg.norm(now))
@@ -56,12 +92,18 @@ def holds(device: DeviceState) -> Array:
     A version is the number of the round in which the values were sent; 0 before the first time.
     """
     bank = device.bank
-    versions = {k: int(bank[f"member/{k}/version"]) for k in places(bank, "member")}
+    versions = {k: int(a["version"]) for k in places(bank, "member") if "version" in (a := get(bank, f"member/{k}"))}
     for k in places(bank, "cluster"):
         record = get(bank, f"cluster/{k}")
         versions |= {int(m): int(v) for m, v in zip(record["members"], record["versions"], strict=True)}
     versions[device.id] = int(device.own.get("version", 0))
     return np.array(sorted(versions.items()), dtype=np.uint32)
+
+
+def taken(device: DeviceState, members: Iterable[int]) -> Array:
+    """Positions held by those of the members whose masks the device knows, itself included. [sum d r], bool"""
+    known = {k: get(device.bank, f"member/{k}") for k in members} | {device.id: device.own}
+    return support({k: unpack(a["mask"], device.own["B"].size) for k, a in known.items() if "mask" in a})
 
 
 def member_parts(src: int, known: Arrays, parts: Arrays, size: int) -> dict[str, Array]:
@@ -71,8 +113,8 @@ def member_parts(src: int, known: Arrays, parts: Arrays, size: int) -> dict[str,
         ValueError: values that are not finite, or do not fit the member's mask.
     """
     joined = {**known, **parts}
-    if "mask" not in joined:
-        return {}  # its mask was lost on the way; values alone are of no use
+    if not joined.keys() >= set(STATICS):
+        return dict(known)  # what is told once was lost on the way; values alone are of no use
     if joined["mask"].shape != (-(-size // 8),) or joined["values"].shape != (int(unpack(joined["mask"], size).sum()),):
         raise ValueError(f"device {src} sent {joined['values'].size} values that do not fit its mask")
     if not np.isfinite(joined["values"]).all():
@@ -103,4 +145,27 @@ def cluster_record(device: DeviceState, rule: Rule) -> ClusterRecord:
         seeds=np.array([members[k]["seed"] for k in ids], dtype=np.uint64),
         versions=np.array([members[k]["version"] for k in ids], dtype=np.uint32),
         codes=np.stack([members[k]["code"] for k in ids]).astype(np.float32),
+        sketches=np.stack([members[k]["sketch"] for k in ids]),
     )
+
+
+def keep_record(bank: Arrays, cluster: int, news: Arrays) -> dict[str, Array]:
+    """A bank with a cluster's record that has arrived, unless it brings nothing new or only half of what it needs.
+
+    It replaces every record that has a member in common with it: a cluster that has grown may go by another id.
+    Without what is told once, it goes with what is known of the same members.
+    """
+    held = {k: get(bank, f"cluster/{k}") for k in places(bank, "cluster")}
+    shared = {k: a for k, a in held.items() if np.isin(a["members"], news["members"]).any()}
+    if not news.keys() >= PARTS.keys():
+        same = [a for a in shared.values() if np.array_equal(a["members"], news["members"])]
+        if not same:
+            return dict(bank)
+        news = {**same[0], **news}
+    versions = {int(m): int(v) for a in shared.values() for m, v in zip(a["members"], a["versions"], strict=True)}
+    if all(versions.get(int(m), -1) >= v for m, v in zip(news["members"], news["versions"], strict=True)):
+        return dict(bank)
+    kept = dict(bank)
+    for k in shared:
+        kept = put(kept, f"cluster/{k}", {})
+    return put(kept, f"cluster/{cluster}", news)

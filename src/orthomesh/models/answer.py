@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
-from torch import Tensor
+from jaxtyping import Float
 
 from ..adapters.lowrank import matrices_a, matrices_b
 from ..experts.mixture import Mixture
-from ..experts.router import nearest
+from ..experts.router import Verdict, classes, discriminate, nearest
+from ..experts.sketch import sketch
 from ..types import Array, Bank
 from .base import Base
 from .finetune import adapters
-from .inject import Held, holding, watching
+from .inject import Adapter, Held, holding
+from .reading import read_prompts, reading_points, widths
 from .tokens import Row, collate, logits_before_targets
 
 BATCH = 64
 """Rows a forward pass reads at a time when nothing is trained."""
+ROW_BY_ROW = 16
+"""Rows at a time where each has an adapter of its own."""
 
 
 class Answers(NamedTuple):
-    """right: whether each row was answered rightly. [N]  chosen: owner of the expert that answered, -1 for all. [N]"""
+    """right: whether each row was answered rightly. [N]  chosen: owner of who answered, -1 for nobody or all. [N]"""
 
     right: Array
     chosen: Array
@@ -34,22 +37,21 @@ class Answers(NamedTuple):
 @torch.no_grad()
 def prompt_means(base: Base, rows: Sequence[Row]) -> Float[np.ndarray, "N K"]:
     """Mean over a prompt's tokens of every distinct layer input, under the untouched base model. [N, sum k]"""
-    parts: list[Tensor] = []
+    return _means(base, rows, base.inputs)
+
+
+def prompt_sketches(base: Base, rows: Sequence[Row], blocks: int, size: int) -> Float[np.ndarray, "N m"]:
+    """Sketches of prompts from what the base's first blocks see of them. [N, m]"""
+    points = reading_points(base.model, blocks)
+    return sketch(_means(base, rows, points), widths(base.model, points), size)
+
+
+def _means(base: Base, rows: Sequence[Row], points: Sequence[str]) -> Float[np.ndarray, "N K"]:
+    parts = []
     for group in _groups(len(rows)):
         batch = collate(base, [(rows[n].prompt, ()) for n in group])
-        weight = torch.ones(batch.ids.shape) if batch.mask is None else batch.mask.float()
-        weight = (weight / weight.sum(1, keepdim=True)).unsqueeze(-1)
-        keep = {"logits_to_keep": 1} if base.keeps_logits else {}
-        with watching(base.slots, base.inputs) as seen:
-            base.model(
-                input_ids=batch.ids,
-                attention_mask=batch.mask,
-                position_ids=batch.positions,
-                use_cache=False,
-                **keep,
-            )
-        parts.append(torch.cat([(seen[name] * weight).sum(1) for name in base.inputs], dim=1))
-    return torch.cat(parts).numpy()
+        parts.append(read_prompts(base.model, points, batch.ids, batch.mask, batch.positions))
+    return np.concatenate(parts)
 
 
 def answer(base: Base, bank: Bank, rows: Sequence[Row]) -> Answers:
@@ -68,57 +70,123 @@ def answer(base: Base, bank: Bank, rows: Sequence[Row]) -> Answers:
     """
     right = np.zeros(len(rows), dtype=bool)
     chosen = np.full(len(rows), -1)
-    for group, owner, held in _shares(base, bank, rows):
+    for group, owners, held in _shares(base, bank, rows):
         with holding(base.slots, held):
             right[group] = _score(base, [rows[int(n)] for n in group])
-        chosen[group] = owner
+        chosen[group] = owners
     return Answers(right, chosen)
 
 
-def _shares(
-    base: Base, bank: Bank, rows: Sequence[Row]
-) -> Iterator[tuple[Int[np.ndarray, " n"], int, dict[str, Held]]]:
+def choose(base: Base, bank: Bank, rows: Sequence[Row]) -> Verdict:
+    """Which expert each prompt goes to, for a bank that chooses once per prompt.
+
+    Raises:
+        ValueError: an expert without what the choice goes by.
+    """
+    if bank.choice == "nearest":
+        codes = [e.code for e in bank.experts]
+        known = np.stack([_told(code, "task code") for code in codes])
+        return nearest(prompt_means(base, rows), known, base.widths)
+    tasks = [_told(e.sketch, "task sketch") for e in bank.experts]
+    return discriminate(prompt_sketches(base, rows, bank.blocks, tasks[0].mean.size), classes(tasks))
+
+
+Told = TypeVar("Told")
+
+
+def _told(what: Told | None, name: str) -> Told:
+    if what is None:
+        raise ValueError(f"an expert without a {name} cannot be chosen by {name}")
+    return what
+
+
+def _shares(base: Base, bank: Bank, rows: Sequence[Row]) -> Iterator[tuple[Array, Array | int, Mapping[str, Held]]]:
     """Which rows go to whom, and what the slots hold for them."""
     everything = np.arange(len(rows))
     if not bank.experts:
         yield everything, -1, {}
-    elif bank.choice == "topk":
-        yield everything, -1, dict(_mixtures(base, bank))
+    elif bank.choice in ("topk", "norm", "arrow"):
+        yield everything, -1, mixtures(base, bank)
+    elif bank.choice == "only" or (len(bank.experts) == 1 and not (bank.choice == "discriminant" and bank.refuses)):
+        first = bank.experts[0]
+        yield everything, first.owner, adapters(base, first.A, first.B)
     else:
-        index = np.zeros(len(rows), dtype=int)
-        if bank.choice == "nearest" and len(bank.experts) > 1:
-            index = nearest(prompt_means(base, rows), np.stack([_code(e.code) for e in bank.experts]), base.widths)
-        for number in np.unique(index):
+        verdict = choose(base, bank, rows)
+        refused = verdict.strange & bank.refuses
+        shared = (verdict.weight < 1) & bank.soft & ~refused
+        if refused.any():
+            yield np.flatnonzero(refused), -1, {}
+        for number in np.unique(verdict.best[~refused & ~shared]):
             expert = bank.experts[int(number)]
-            yield np.flatnonzero(index == number), expert.owner, dict(adapters(base, expert.A, expert.B))
+            mine = np.flatnonzero((verdict.best == number) & ~refused & ~shared)
+            yield mine, expert.owner, adapters(base, expert.A, expert.B)
+        owners = np.array([e.owner for e in bank.experts])
+        for group in _alike(np.flatnonzero(shared), rows):
+            yield group, owners[verdict.best[group]], row_by_row(base, bank, verdict, group)
 
 
-def _code(code: Array | None) -> Array:
-    if code is None:
-        raise ValueError("an expert without a task code cannot be chosen by task code")
-    return code
+def _alike(picked: Array, rows: Sequence[Row]) -> Iterator[Array]:
+    """Small groups of rows with as many choices each, so that they are scored in one pass and in this order."""
+    for num in sorted({len(rows[int(n)].choices) for n in picked}):
+        same = np.array([n for n in picked if len(rows[int(n)].choices) == num])
+        yield from (same[n : n + ROW_BY_ROW] for n in range(0, len(same), ROW_BY_ROW))
 
 
-def _mixtures(base: Base, bank: Bank) -> Iterator[tuple[str, Mixture]]:
+def row_by_row(base: Base, bank: Bank, verdict: Verdict, group: Array) -> dict[str, Adapter]:
+    """An adapter of its own for every row: its two experts' ranks one after the other, weights folded into B."""
+    pairs = np.stack([verdict.best[group], verdict.second[group]], axis=1)
+    weights = np.stack([verdict.weight[group], 1 - verdict.weight[group]], axis=1)
+    used = sorted(set(pairs.ravel().tolist()))
+    single = {n: adapters(base, bank.experts[n].A, bank.experts[n].B) for n in used}
+    return {
+        name: Adapter(
+            A=torch.stack([torch.cat([single[n][name].A for n in pair]) for pair in pairs.tolist()]),
+            B=torch.stack(
+                [
+                    torch.cat([w * single[n][name].B for n, w in zip(pair, share, strict=True)], dim=1)
+                    for pair, share in zip(pairs.tolist(), weights.tolist(), strict=True)
+                ]
+            ),
+        )
+        for name in base.slots
+    }
+
+
+def mixtures(base: Base, bank: Bank) -> dict[str, Mixture]:
     """Per layer, all experts side by side."""
     a = [matrices_a(base.scaling * e.A, base.layout) for e in bank.experts]
     b = [matrices_b(e.B, base.layout) for e in bank.experts]
     cuts = dict(zip(base.inputs, np.cumsum((0, *base.widths)), strict=False))
+    found = {}
     for index, (name, slot) in enumerate(base.slots.items()):
         start, width = cuts[base.source[name]], slot.base.in_features
         code = None
-        if bank.gated:
-            h = torch.from_numpy(np.stack([_code(e.code)[start : start + width] for e in bank.experts]))
-            code = F.normalize(h.float(), dim=1)
-        yield (
-            name,
-            Mixture(
-                A=torch.from_numpy(np.concatenate([m[index] for m in a])),
-                B=torch.from_numpy(np.concatenate([m[index] for m in b], axis=1)),
-                code=code,
-                top_k=bank.top_k,
-            ),
+        if bank.choice == "topk" and bank.gated:
+            h = torch.from_numpy(np.stack([_told(e.code, "task code")[start : start + width] for e in bank.experts]))
+            code = F.normalize(h.float(), dim=1).to(base.dtype)
+        prints = None
+        if bank.choice in ("norm", "arrow"):
+            pairs = zip(a, b, strict=True)
+            prints = torch.from_numpy(np.stack([_print(x[index], y[index], bank) for x, y in pairs])).to(base.dtype)
+        found[name] = Mixture(
+            A=torch.from_numpy(np.concatenate([m[index] for m in a])).to(base.dtype),
+            B=torch.from_numpy(np.concatenate([m[index] for m in b], axis=1)).to(base.dtype),
+            code=code,
+            top_k=bank.top_k,
+            num=len(bank.experts),
+            scope=bank.scope,
+            rule=bank.choice if bank.choice in ("norm", "arrow") else "topk",
+            prints=prints,
         )
+    return found
+
+
+def _print(A: Array, B: Array, bank: Bank) -> Array:
+    """What `norm` or `arrow` compares a token with: B^T B [r, r], or the strongest input direction of B A [k]."""
+    if bank.choice != "arrow":
+        return np.asarray(B.T @ B)
+    _, _, directions = np.linalg.svd(np.linalg.qr(B)[1] @ A, full_matrices=False)  # B = Q R, and Q turns nothing
+    return np.asarray(directions[0])
 
 
 def _groups(count: int) -> Iterator[range]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..adapters.lowrank import Layout, Shape
-from .inject import AdaptedLinear, adapt
+from .inject import AdaptedLinear, adapt, block_of
 from .settings import EMBEDDED, TINY, ModelSettings
 
 FAMILIES: dict[str, tuple[str, ...]] = {
@@ -58,6 +58,16 @@ class Base:
         return tuple(self.slots[name].base.in_features for name in self.inputs)
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights and of what the model computes."""
+        return next(self.model.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return next(self.model.parameters()).device
+
+    @property
     def num_parameters(self) -> int:
         """Parameters of the frozen model."""
         return sum(p.numel() for p in self.model.parameters())
@@ -71,12 +81,12 @@ def load_base(settings: ModelSettings) -> Base:
         settings: which model, which layers, which rank.
 
     Returns:
-        The model in evaluation mode, float32, no parameter asking for a gradient.
+        The model in evaluation mode, no parameter asking for a gradient.
 
     Raises:
-        ValueError: nothing to load at the source, no such linear layers, rank too large, no end token.
+        ValueError: nothing to load at the source, no such linear layers or blocks, rank too large, no end token.
     """
-    model, tokenizer = _load(settings.source)
+    model, tokenizer = load_model(settings.source, getattr(torch, settings.dtype))
     model.requires_grad_(False).eval()
     found = _targets(model, settings)
     slots = adapt(model, found)
@@ -101,7 +111,12 @@ def load_base(settings: ModelSettings) -> Base:
     )
 
 
-def _load(source: str) -> tuple[Any, Any]:
+def load_model(source: str, dtype: torch.dtype) -> tuple[Any, Any]:
+    """A causal language model and its tokenizer, from a directory, the hub, or `embedded`.
+
+    Raises:
+        ValueError: nothing to load there.
+    """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
@@ -114,7 +129,7 @@ def _load(source: str) -> tuple[Any, Any]:
         _check_directory(Path(place))
     try:
         tokenizer = AutoTokenizer.from_pretrained(place)
-        model = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32)
+        model = AutoModelForCausalLM.from_pretrained(place, dtype=dtype)
     except Exception as error:  # whatever the loader finds wrong, the user needs one sentence
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"model.source: {place} does not load as a causal language model: {reason}") from None
@@ -157,7 +172,26 @@ def _targets(model: Any, settings: ModelSettings) -> tuple[str, ...]:
             f"model.layers: {settings.source} has no linear layer {', '.join(lacking)}; "
             f"it has {', '.join(kinds) or 'none'}"
         )
-    return tuple(n for n in linear if n.rsplit(".", 1)[-1] in wanted)
+    named = tuple(n for n in linear if n.rsplit(".", 1)[-1] in wanted)
+    return named if settings.first_block == 0 else _from_block(named, settings)
+
+
+def _from_block(names: tuple[str, ...], settings: ModelSettings) -> tuple[str, ...]:
+    """Those of the named layers that lie in blocks from `first_block` on."""
+    blocks = {n: block_of(n) for n in names}
+    outside = [n for n, block in blocks.items() if block is None]
+    if outside:
+        raise ValueError(
+            f"model.first_block: layer {outside[0]} of {settings.source} lies in no numbered block; leave it out of "
+            "model.layers, or set model.first_block to 0"
+        )
+    numbers = {n: int(str(block).rpartition(".")[2]) for n, block in blocks.items()}
+    if settings.first_block > max(numbers.values()):
+        raise ValueError(
+            f"model.first_block: {settings.first_block} leaves no layer to adapt, the blocks of {settings.source} "
+            f"are 0 to {max(numbers.values())}"
+        )
+    return tuple(n for n in names if numbers[n] >= settings.first_block)
 
 
 def _source_of_inputs(model: Any, slots: dict[str, AdaptedLinear]) -> dict[str, str]:

@@ -1,8 +1,10 @@
-"""Local fine-tuning of one device, eqs. (5)-(6): AdamW on the active entries of B, and of A where it is trained."""
+"""Local fine-tuning of a device, eqs. (5)-(6): AdamW on the active entries of B, and of A where it is trained."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -13,9 +15,12 @@ from torch import Tensor
 from ..adapters.lowrank import slices
 from ..types import Array, Arrays, Learnt
 from .base import Base
-from .inject import Adapter, holding
+from .inject import Adapter, checkpointed, holding
 from .settings import TrainSettings
-from .tokens import Row, collate, logits_before_targets
+from .tokens import Batch, Row, collate, logits_before_targets
+
+LEAST_RATE = 0.1
+"""Where a cosine schedule ends, as a share of the learning rate."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +29,7 @@ class Factors:
 
     A: without scaling. [sum r k]  B: [sum d r]. active: mask of B's trained entries, None for all. [sum d r]
     train_projection: whether A is trained too. moments: optimiser state by name, empty before the first step.
+    saliency: sum over all steps so far of B's absolute gradient before it is clipped, if it is wanted. [sum d r]
     """
 
     A: Array
@@ -31,16 +37,35 @@ class Factors:
     active: Array | None = None
     train_projection: bool = False
     moments: Arrays = field(default_factory=dict)
+    saliency: Array | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """One device's part: its training rows, where it starts, how it trains, and what draws its batches."""
+
+    rows: Sequence[Row]
+    start: Factors
+    settings: TrainSettings
+    order: np.random.Generator
 
 
 def fit(
-    base: Base, rows: Sequence[Row], start: Factors, settings: TrainSettings, order: np.random.Generator
+    base: Base,
+    rows: Sequence[Row],
+    start: Factors,
+    settings: TrainSettings,
+    order: np.random.Generator,
+    *,
+    done: int = 0,
+    total: int | None = None,
 ) -> tuple[Factors, Learnt]:
     r"""Lower the loss (1) of one device on its own rows, eq. (6), and eq. (5) where A is trained.
 
     .. math::  B \leftarrow B - \eta \, M \odot \nabla_B F
 
-    with AdamW's step for the plain one. The optimiser sees and remembers active entries only.
+    with AdamW's step for the plain one. The optimiser sees and remembers active entries only; a frozen A gets no
+    gradient.
 
     Args:
         base: the shared frozen model.
@@ -48,95 +73,222 @@ def fit(
         start: where to start from; not changed.
         settings: steps, batch, learning rate.
         order: draws the batches.
+        done: steps of the run before this call; moves the learning rate along its schedule.
+        total: steps of the whole run; None: those of this call.
 
     Returns:
         The factors after `settings.steps` steps, and the loss at both ends.
 
     Raises:
-        ValueError: a loss that is not finite.
+        ValueError: a loss that is not finite, more steps than the run has, or a saliency under a mask.
     """
-    theta = torch.from_numpy(np.concatenate([start.B, start.A]).astype(np.float32))
-    grad = torch.zeros(theta.numel() if start.train_projection else start.B.size)
-    held = _leaves(base, theta, grad, start)
-    moving = _moving(start)
-    values = theta[moving].clone().requires_grad_()
-    optimiser = torch.optim.AdamW([values], lr=settings.learning_rate, weight_decay=0.0, foreach=False)
-    _restore(optimiser, values, start.moments)
-    losses: list[float] = []
-    with holding(base.slots, held):
-        for _ in range(settings.steps):
-            grad.zero_()
-            picked = order.integers(len(rows), size=settings.batch_size)
-            losses.append(_backward(base, [rows[int(n)] for n in picked]))
-            values.grad = grad[moving].clone()
-            torch.nn.utils.clip_grad_norm_([values], settings.clip_norm, foreach=False)
-            optimiser.step()
-            theta[moving] = values.detach()
-    if not np.isfinite(losses).all():
-        raise ValueError(f"the loss became {losses[-1]}; a lower train.learning_rate may help")
-    num_b = start.B.size
-    moments = {name: value.numpy() for name, value in optimiser.state[values].items()}
-    ended = replace(start, B=theta[:num_b].numpy(), A=theta[num_b:].numpy(), moments=moments)
-    return ended, _learnt(losses, values.numel())
+    return train(base, [Job(rows, start, settings, order)], done, settings.steps if total is None else total)[0]
+
+
+def rate_at(settings: TrainSettings, step: int, total: int) -> float:
+    r"""Learning rate of a step of the run.
+
+    .. math::  \eta_t = \eta \, \big(f + (1 - f) \, (1 + \cos(\pi t / T)) / 2\big), \quad f = 0.1
+
+    where the schedule is a cosine, else eta.
+
+    Args:
+        settings: eta and the schedule.
+        step: t, from 0.
+        total: T.
+
+    >>> rates = TrainSettings(learning_rate=1.0, schedule="cosine")
+    >>> [round(rate_at(rates, t, 4), 6) for t in (0, 2, 4)]
+    [1.0, 0.55, 0.1]
+    """
+    if settings.schedule == "constant":
+        return settings.learning_rate
+    falling = (1 + math.cos(math.pi * step / total)) / 2
+    return settings.learning_rate * (LEAST_RATE + (1 - LEAST_RATE) * falling)
 
 
 def adapters(base: Base, A: Array, B: Array) -> dict[str, Adapter]:
-    """Flat factors as one adapter per slot, scaling folded into A."""
-    a = _views(torch.from_numpy(base.scaling * A), base, "A")
-    b = _views(torch.from_numpy(np.ascontiguousarray(B, dtype=np.float32)), base, "B")
+    """Flat factors as one adapter per slot in the model's dtype, scaling folded into A."""
+    a = _views(torch.from_numpy(base.scaling * A).to(base.device, base.dtype), base, "A")
+    flat = torch.from_numpy(np.ascontiguousarray(B, dtype=np.float32))
+    b = _views(flat.to(base.device, base.dtype), base, "B")
     return {name: Adapter(a[n], b[n]) for n, name in enumerate(base.slots)}
 
 
-def _leaves(base: Base, theta: Tensor, grad: Tensor, start: Factors) -> dict[str, Adapter]:
-    """Every layer's matrices as leaves that view `theta`, their gradients as views of `grad`."""
-    num_b = start.B.size
-    if not start.train_projection:  # frozen: its scaling can be folded in, a step saves a product
-        a = _views(theta[num_b:] * base.scaling, base, "A")
-        scale = 1.0
+def train(base: Base, jobs: Sequence[Job], done: int, total: int) -> list[tuple[Factors, Learnt]]:
+    """Fine-tune devices of equal settings side by side, their batches one after the other in each forward pass.
+
+    Args:
+        base: the shared frozen model.
+        jobs: what each device does; one is enough.
+        done: steps of the run before this call.
+        total: steps of the whole run.
+
+    Returns:
+        Per device, what `fit` returns for it.
+    """
+    settings = jobs[0].settings
+    if not 0 <= done <= total - settings.steps:
+        raise ValueError(f"{settings.steps} steps after {done} do not fit into a run of {total}")
+    num = base.layout.num_expansion + base.layout.num_projection * jobs[0].start.train_projection
+    theta = torch.zeros(num * len(jobs), device=base.device)
+    grad = torch.zeros_like(theta)
+    learners = [_learner(job.start, theta, grad, _places(base, num, n, len(jobs))) for n, job in enumerate(jobs)]
+    held = _leaves(base, theta, grad, jobs)
+    losses: list[list[float]] = []
+    again = checkpointed(base.model, base.slots) if settings.checkpointing else nullcontext()
+    with holding(base.slots, held), again:
+        for step in range(done, done + settings.steps):
+            grad.zero_()
+            losses.append(_backward(base, [_batch(job) for job in jobs], settings.accumulate))
+            for learner in learners:
+                _step(learner, rate_at(settings, step, total), settings.clip_norm)
+    return [_ended(job.start, learners[n], [step[n] for step in losses]) for n, job in enumerate(jobs)]
+
+
+@dataclass(frozen=True)
+class _Learner:
+    """A device's trained entries and their optimiser.
+
+    theta, grad: what the layers read and the gradient they leave, of all devices. moving: where in them the device's
+    trained entries lie, None for everywhere. values: those entries; theta itself where they lie everywhere.
+    saliency: summed absolute gradient of B.
+    """
+
+    theta: Tensor
+    grad: Tensor
+    moving: Tensor | None
+    values: Tensor
+    optimiser: torch.optim.Optimizer
+    saliency: Tensor | None
+
+
+def _places(base: Base, num: int, index: int, count: int) -> Array:
+    """Where in what the layers read the entries of device number `index` of `count` lie.
+
+    One device: everywhere, [B] or [B; A]. Several: layer by layer, in each layer device by device.
+    """
+    if count == 1:
+        return np.arange(num)
+    sizes = base.layout.expansion_sizes
+    firsts = count * np.cumsum((0, *sizes[:-1]))
+    return np.concatenate([first + index * size + np.arange(size) for first, size in zip(firsts, sizes, strict=True)])
+
+
+def _learner(start: Factors, theta: Tensor, grad: Tensor, places: Array) -> _Learner:
+    """A device's start laid out for the layers; what moves of it, and the optimiser where it stood."""
+    if start.saliency is not None and start.active is not None:
+        raise ValueError("a saliency ranks all entries of B, so it is gathered before a mask is found, not under one")
+    begun = np.concatenate([start.B, start.A]) if start.train_projection else start.B
+    theta[torch.from_numpy(places)] = torch.from_numpy(begun.astype(np.float32)).to(theta.device)
+    if start.active is not None:
+        places = np.concatenate([places[: start.B.size][start.active], places[start.B.size :]])
+    moving = None if places.size == theta.numel() else torch.from_numpy(places).to(theta.device)
+    values = (theta if moving is None else theta.index_select(0, moving)).detach().requires_grad_()
+    values.grad = grad if moving is None else torch.empty_like(values)
+    optimiser = torch.optim.AdamW([values], weight_decay=0.0, fused=True)
+    if start.moments:
+        state = {name: torch.from_numpy(np.array(value)).to(theta.device) for name, value in start.moments.items()}
+        optimiser.state[values] = state
+    saliency = (
+        None
+        if start.saliency is None
+        else torch.from_numpy(np.array(start.saliency, dtype=np.float32)).to(theta.device)
+    )
+    return _Learner(theta, grad, moving, values, optimiser, saliency)
+
+
+def _leaves(base: Base, theta: Tensor, grad: Tensor, jobs: Sequence[Job]) -> dict[str, Adapter]:
+    """Every layer's matrices as leaves that view `theta`, their gradients as views of `grad`; a frozen A as it is."""
+    num_b, count = base.layout.num_expansion, len(jobs)
+    if jobs[0].start.train_projection:
+        a, b = _views(theta[num_b:], base, "A"), _views(theta[:num_b], base, "B")
+        leaves, slopes = [*a, *b], [*_views(grad[num_b:], base, "A"), *_views(grad[:num_b], base, "B")]
     else:
-        a = _views(theta[num_b:], base, "A")
-        scale = base.scaling
-        for leaf, slope in zip(a, _views(grad[num_b:], base, "A"), strict=True):
-            leaf.requires_grad_().grad = slope
-    b = _views(theta[:num_b], base, "B")
-    for leaf, slope in zip(b, _views(grad[:num_b], base, "B"), strict=True):
+        frozen = [torch.from_numpy(np.require(job.start.A, np.float32, "W")) for job in jobs]
+        each = [_views(flat.to(base.device, base.dtype), base, "A") for flat in frozen]
+        a = [same[0].unsqueeze(0) if count == 1 else torch.stack(same) for same in zip(*each, strict=True)]
+        leaves = b = _views(theta, base, "B", count)
+        slopes = _views(grad, base, "B", count)
+    for leaf, slope in zip(leaves, slopes, strict=True):
         leaf.requires_grad_().grad = slope
-    return {name: Adapter(a[n], b[n], scale) for n, name in enumerate(base.slots)}
+    return {name: Adapter(a[n], b[n], base.scaling) for n, name in enumerate(base.slots)}
 
 
-def _views(flat: Tensor, base: Base, factor: str) -> list[Tensor]:
-    """The matrices A_l, [r, k], or B_l, [d, r], of a flat vector, sharing its memory."""
+def _views(flat: Tensor, base: Base, factor: str, count: int | None = None) -> list[Tensor]:
+    """The matrices A_l, [r, k], or B_l, [d, r], of a flat vector, or of `count` devices, sharing its memory."""
     layout = base.layout
     sizes = layout.projection_sizes if factor == "A" else layout.expansion_sizes
     sides = [(layout.rank, s.in_features) if factor == "A" else (s.out_features, layout.rank) for s in layout.shapes]
-    return [flat[cut].view(side) for cut, side in zip(slices(sizes), sides, strict=True)]
+    if count is None:
+        return [flat[cut].view(side) for cut, side in zip(slices(sizes), sides, strict=True)]
+    cuts = slices([count * size for size in sizes])
+    return [flat[cut].view(count, *side) for cut, side in zip(cuts, sides, strict=True)]
 
 
-def _moving(start: Factors) -> Tensor | slice:
-    """Where in [B; A] the trained entries lie."""
-    num = start.B.size + (start.A.size if start.train_projection else 0)
-    if start.active is None:
-        return slice(0, num)
-    chosen = np.flatnonzero(start.active)
-    return torch.from_numpy(np.concatenate([chosen, np.arange(start.B.size, num)]))
+def _batch(job: Job) -> list[Row]:
+    return [job.rows[int(n)] for n in job.order.integers(len(job.rows), size=job.settings.batch_size)]
 
 
-def _restore(optimiser: torch.optim.Optimizer, values: Tensor, moments: Arrays) -> None:
-    if moments:
-        optimiser.state[values] = {name: torch.from_numpy(np.array(value)) for name, value in moments.items()}
+def _backward(base: Base, batches: Sequence[Sequence[Row]], num_parts: int) -> list[float]:
+    """Per device, mean negative log-likelihood of its targets' tokens; leaves its gradient in the leaves.
+
+    The mean is over all tokens of the batch however many parts it is read in.
+    """
+    counts = torch.tensor([sum(len(row.target) for row in rows) for rows in batches], device=base.device)
+    total = torch.zeros(len(batches), device=base.device)
+    for part in np.array_split(np.arange(len(batches[0])), num_parts):
+        picked = [rows[n] for rows in batches for n in part]
+        batch = _on(base.device, collate(base, [(row.prompt, row.target) for row in picked]))
+        logits = logits_before_targets(base, batch).flatten(0, 1).float()
+        each = F.cross_entropy(logits, batch.targets.flatten(), ignore_index=-100, reduction="none")
+        losses = each.view(len(batches), -1).sum(1) / counts
+        losses.sum().backward()  # type: ignore[no-untyped-call]
+        total += losses.detach()
+    return _finite(total.tolist())
 
 
-def _backward(base: Base, rows: Sequence[Row]) -> float:
-    """Mean negative log-likelihood of the targets' tokens; leaves its gradient in the leaves."""
-    batch = collate(base, [(r.prompt, r.target) for r in rows])
-    logits = logits_before_targets(base, batch)
-    loss = F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), ignore_index=-100)
-    loss.backward()  # type: ignore[no-untyped-call]
-    return float(loss.detach())
+def _on(device: torch.device, batch: Batch) -> Batch:
+    """The batch where the model is."""
+    mask = None if batch.mask is None else batch.mask.to(device)
+    moved = (batch.ids.to(device), mask, batch.positions.to(device), batch.targets.to(device))
+    return Batch(*moved, batch.width)
 
 
-def _learnt(losses: Sequence[float], trained: int) -> Learnt:
-    """Means over the first and the last tenth of the steps, at least one step."""
-    end = max(1, len(losses) // 10)
-    first, last = float(np.mean(losses[:end])), float(np.mean(losses[-end:]))
-    return Learnt(first_loss=first, last_loss=last, steps=len(losses), trained=trained)
+def _finite(losses: list[float]) -> list[float]:
+    for loss in losses:
+        if not math.isfinite(loss):
+            raise ValueError(f"the loss became {loss}; a lower train.learning_rate may help")
+    return losses
+
+
+def _step(learner: _Learner, rate: float, clip_norm: float) -> None:
+    """One step of AdamW on what moves."""
+    values, moving = learner.values, learner.moving
+    if moving is not None:
+        torch.index_select(learner.grad, 0, moving, out=values.grad)
+    if learner.saliency is not None and values.grad is not None:  # without a mask B's entries come first
+        learner.saliency.add_(values.grad[: learner.saliency.numel()].abs())
+    torch.nn.utils.clip_grad_norm_([values], clip_norm, foreach=False)
+    learner.optimiser.param_groups[0]["lr"] = rate
+    learner.optimiser.step()
+    if moving is not None:
+        learner.theta.scatter_(0, moving, values.detach())
+
+
+def _ended(start: Factors, learner: _Learner, losses: Sequence[float]) -> tuple[Factors, Learnt]:
+    """Where the device stands now, in arrays that share nothing with other devices; means over tenths of the steps."""
+    trained = learner.values.detach().cpu().numpy().copy()
+    active = slice(None) if start.active is None else start.active
+    B = np.array(start.B, dtype=np.float32)
+    B[active] = trained[: B[active].size]
+    factors = replace(
+        start,
+        B=B,
+        A=trained[B[active].size :] if start.train_projection else start.A,
+        moments={name: value.cpu().numpy() for name, value in learner.optimiser.state[learner.values].items()},
+        saliency=None if learner.saliency is None else learner.saliency.cpu().numpy(),
+    )
+    tenth = max(1, len(losses) // 10)
+    first, last = float(np.mean(losses[:tenth])), float(np.mean(losses[-tenth:]))
+    return factors, Learnt(first_loss=first, last_loss=last, steps=len(losses), trained=learner.values.numel())

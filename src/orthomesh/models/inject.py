@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple, TypeAlias, final
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ..experts.mixture import Mixture, mix
+from .product import adapted
 
 
 class Adapter(NamedTuple):
-    """One adapter of one layer, eq. (2). A: [r, k]  B: [d, r]. scale: alpha / r, or 1 where A already has it."""
+    """One adapter of one layer, eq. (2), or those of D devices whose batches lie one after the other.
+
+    A: [r, k] or [D, r, k]  B: [d, r] or [D, d, r]. scale: alpha / r, or 1 where A already has it.
+    """
 
     A: Tensor
     B: Tensor
@@ -34,15 +40,16 @@ class AdaptedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., k] -> [..., d]"""
+        held = self.held
+        if isinstance(held, Adapter) and not held.A.requires_grad:
+            return adapted(x, self.base, *held)
         y: Tensor = self.base(x)
-        if self.held is None:
+        if held is None:
             return y
-        if isinstance(self.held, Mixture):
-            return y + mix(x, self.held)
-        z = F.linear(x, self.held.A)
-        if self.held.scale != 1.0:
-            z = z * self.held.scale
-        return y + F.linear(z, self.held.B)
+        if isinstance(held, Mixture):
+            return y + mix(x, held)
+        z = F.linear(x, held.A.to(x.dtype)) * held.scale
+        return y + F.linear(z, held.B.to(x.dtype))
 
 
 def adapt(model: nn.Module, names: tuple[str, ...]) -> dict[str, AdaptedLinear]:
@@ -79,6 +86,36 @@ def holding(slots: Mapping[str, AdaptedLinear], held: Mapping[str, Held]) -> Ite
     finally:
         for slot in slots.values():
             slot.held = None
+
+
+def block_of(name: str) -> str | None:
+    """The transformer block a module lies in: its full name up to the first number, None where it has none.
+
+    >>> block_of("model.layers.3.mlp.up_proj"), block_of("lm_head")
+    ('model.layers.3', None)
+    """
+    parts = name.split(".")
+    number = next((n for n, part in enumerate(parts) if part.isdigit()), None)
+    return None if number is None else ".".join(parts[: number + 1])
+
+
+@contextmanager
+def checkpointed(model: nn.Module, names: Iterable[str]) -> Iterator[None]:
+    """Transformer blocks of the named layers keep only their input and run again backward, while the context lasts.
+
+    What transformers offers for this acts in training mode alone, which a frozen model is never in.
+    """
+    blocks = [model.get_submodule(b) for b in dict.fromkeys(block_of(name) for name in names) if b is not None]
+    if not blocks:
+        raise ValueError("train.checkpointing: no adapted layer lies in a numbered transformer block; set it to false")
+    try:
+        for block in blocks:
+            again = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
+            vars(block)["forward"] = again  # found before the class's own
+        yield
+    finally:
+        for block in blocks:
+            vars(block).pop("forward", None)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -29,6 +29,11 @@ class ModelSettings:
     max_length: Annotated[int, Field(ge=8)] | None = None
     """Most tokens of prompt and answer together; longer prompts lose their beginning, and the run says so. None:
     the model's context, at most 256."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the base model's weights and of what it computes; trained factors and their optimiser stay in float32."""
+    first_block: Annotated[int, Field(ge=0)] = 0
+    """Adapters sit on transformer blocks from this one on, counted from 0; the blocks below stay shared by all
+    experts, so that a choice made from what they compute costs no second pass."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -43,3 +48,15 @@ class TrainSettings:
     """Of AdamW; sparse frozen-A adapters want about ten times that of dense ones at large scale."""
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
     """Largest norm of the gradient of a step."""
+    accumulate: Annotated[int, Field(ge=1)] = 1
+    """Parts a step's examples are read in, one after the other; their gradients add up to that of the whole batch."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """Of the learning rate over all steps of a run; `cosine` ends at a tenth of it."""
+    checkpointing: bool = False
+    """Whether activations inside a transformer block are computed again backward instead of kept."""
+
+    def __post_init__(self) -> None:
+        if self.accumulate > self.batch_size:
+            raise ValueError(
+                f"accumulate {self.accumulate} exceeds batch_size {self.batch_size}, and every part needs an example"
+            )

@@ -1,0 +1,139 @@
+"""What choosing and applying one of ten experts costs, against the base model alone: prefill and each generated token.
+
+Three banks on a random-weight Qwen2 shape: adapters on all blocks, the choice reading the first block in a short pass
+of its own; adapters on all blocks, the choice made from embeddings inside the same pass; adapters from the second
+block on, the choice made after the first inside the same pass. In turn in one process, one thread, medians.
+
+    python -m benchmarks.serving [--shape small|0.5b-cut|0.5b] [--tokens 256] [--repeats 15]
+
+Targets: prefill 1.10, generated token 1.05 of the base alone. Bound: 1 + 2 r (1/d + 1/k) of the layers' own products.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # before torch
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from orthomesh.adapters.lowrank import Layout, Shape
+from orthomesh.adapters.projection import projection
+from orthomesh.experts.sketch import task_sketch
+from orthomesh.models.attach import attach, fingerprint
+from orthomesh.models.bank_io import Portable
+from orthomesh.models.reading import block_of
+from orthomesh.types import Bank, Expert
+
+RANK, EXPERTS, DENSITY, SKETCH = 16, 10, 0.125, 64
+SHAPES = {
+    "small": {"hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 6, "num_attention_heads": 4},
+    "0.5b-cut": {"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 6, "num_attention_heads": 14},
+    "0.5b": {"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14},
+}
+
+
+def model_of(shape: str) -> Any:
+    """A Qwen2 of the shape with random weights."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    torch.manual_seed(0)
+    config = Qwen2Config(vocab_size=4096, num_key_value_heads=2, tie_word_embeddings=True, **SHAPES[shape])
+    return Qwen2ForCausalLM(config).eval()
+
+
+def bank_of(model: Any, first_block: int, blocks: int) -> Portable:
+    """Ten experts with sketches of made-up tasks."""
+    linear = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) and block_of(n) is not None}
+    shapes = [Shape(n, m.out_features, m.in_features) for n, m in linear.items() if (block_of(n) or 0) >= first_block]
+    layout, experts = Layout(tuple(shapes), RANK), []
+    for owner in range(EXPERTS):
+        rng = np.random.default_rng(owner)
+        B = rng.standard_normal(layout.num_expansion, dtype=np.float32)
+        B *= np.float32(0.01) * (rng.random(layout.num_expansion, dtype=np.float32) < DENSITY)
+        told = task_sketch(owner + rng.standard_normal((256, SKETCH)))
+        experts.append(
+            Expert(owner=owner, A=projection(owner, layout), B=B, sketch=told, seed=owner, kind="orthonormal")
+        )
+    return Portable(
+        bank=Bank(experts=tuple(experts), choice="discriminant", blocks=blocks),
+        labels=tuple(str(n) for n in range(EXPERTS)),
+        layout=layout,
+        scaling=2.0,
+        base_model="random",
+        fingerprint=fingerprint(model),
+    )
+
+
+def timed(step: Callable[[], Any]) -> float:
+    """Seconds of the process's own time."""
+    started = time.process_time()
+    step()
+    return time.process_time() - started
+
+
+def rounds(models: dict[str, Any], tokens: int, new: int, repeats: int) -> dict[str, tuple[list[float], list[float]]]:
+    """Seconds of a prefill, and of a generated token after it, of every model in turn."""
+    ids = torch.randint(0, 4096, (1, tokens), generator=torch.Generator().manual_seed(1))
+    spent: dict[str, tuple[list[float], list[float]]] = {label: ([], []) for label in models}
+
+    def prefill(model: Any) -> Any:
+        return model(input_ids=ids, use_cache=True, logits_to_keep=1)
+
+    with torch.no_grad():
+        for turn in range(repeats + 1):
+            for label, model in models.items():
+                first = timed(lambda model=model: prefill(model))
+                cache = prefill(model).past_key_values
+
+                def grow(model: Any = model, cache: Any = cache) -> None:
+                    for n in range(new):
+                        at = torch.tensor([[tokens + n]])
+                        model(input_ids=ids[:, :1], position_ids=at, past_key_values=cache, use_cache=True)
+
+                each = timed(grow) / new
+                if turn:  # the first turn warms up
+                    spent[label][0].append(first)
+                    spent[label][1].append(each)
+    return spent
+
+
+def main() -> None:
+    """Measure and print."""
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--shape", choices=tuple(SHAPES), default="small")
+    p.add_argument("--tokens", type=int, default=256)
+    p.add_argument("--new", type=int, default=16)
+    p.add_argument("--repeats", type=int, default=15)
+    a = p.parse_args()
+    torch.set_num_threads(1)
+    models: dict[str, Any] = {"base alone": model_of(a.shape)}
+    for label, first_block, blocks in (
+        ("all blocks adapted, first block read before", 0, 1),
+        ("all blocks adapted, embeddings read on the way", 0, 0),
+        ("adapted from block 1, first block read on the way", 1, 1),
+    ):
+        fresh = model_of(a.shape)
+        models[label] = attach(bank_of(fresh, first_block, blocks), fresh)
+    spent = rounds(models, a.tokens, a.new, a.repeats)
+    base = [statistics.median(s) for s in spent["base alone"]]
+    print(f"{a.shape}, prompt of {a.tokens} tokens, {EXPERTS} experts of rank {RANK}, CPU time, one thread")
+    for label, (first, each) in spent.items():
+        now = statistics.median(first), statistics.median(each)
+        print(
+            f"{label:50s} prefill {1e3 * now[0]:8.1f} ms, {now[0] / base[0]:.3f} of base; "
+            f"token {1e3 * now[1]:7.2f} ms, {now[1] / base[1]:.3f}"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""How a cluster finds its masks, step 1 of IV-C with R3: bids, what is taken, one adapter for one task (R11)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ..adapters.mask import bid, negotiate, pack_bid, unpack_bid
+from ..exchange.payload import Section, decode
+from ..experts.bank import put
+from ..types import Array, Arrays, DeviceState, Edge, Envelope, Phase, Round
+from .learning import score
+from .parts import shape, taken, under_mask, unpack
+from .sparse_orthogonal import SparseOrthogonal
+
+
+def offer(device: DeviceState, carries: tuple[int, ...], c: SparseOrthogonal) -> list[Section]:
+    """What a device says in this phase: its bid if it looks for a mask, what is taken if it was there before.
+
+    Args:
+        device: the sender.
+        carries: its unit, or everybody who was there before.
+        c: settings; independent masks need no words.
+    """
+    own = device.own
+    if c.masks == "independent":
+        return []
+    if "cluster" in own:
+        return [Section("one_off", "taken", np.packbits(taken(device, carries)))]
+    sizes, quota = shape(own)
+    parts = [Section("one_off", "bid", pack_bid(bid(score(own, device.id, c), sizes, quota)))]
+    parts.append(Section("one_off", "quota", quota.astype(np.uint32)))
+    if len(carries) > 1:
+        parts.append(Section("one_off", "seed", own["seed"]))
+        if c.refinement != "none":  # A is the same only if what refines it is
+            parts.append(Section("codes", "code", own["code"]))
+    return parts
+
+
+def agree(device: DeviceState, inbox: Sequence[Envelope], phase: Phase, t: Round, c: SparseOrthogonal) -> DeviceState:
+    """The device once it knows whom it is with, which positions are its own, and whose adapter it shares.
+
+    Who was there before keeps its mask and notes who has come. A device that does not hear what is taken takes
+    what it likes best; one that does not hear the bid of its group's first stays by itself.
+    """
+    mine = [e for e in phase.edges if device.id in (e.src, e.dst)]
+    if "cluster" in device.own and not mine:
+        return device
+    before = set(device.own["cluster"].tolist()) if "cluster" in device.own else set()
+    cluster = sorted({device.id} | before | {k for e in mine for k in e.carries})
+    bank = dict(device.bank)
+    for k in {k for e, _ in inbox if e.src in e.carries for k in e.carries} - {device.id}:
+        bank = put(bank, f"member/{k}", {})  # whoever bids starts afresh
+    own, masks = device.own, dict[int, Array]()
+    if c.masks == "negotiated":
+        own, masks = _negotiated(DeviceState(id=device.id, own=own, bank=bank), inbox, mine, t, c)
+    for k, mask in masks.items():
+        bank = put(bank, f"member/{k}", {"mask": np.packbits(mask)})
+    return DeviceState(id=device.id, own={**own, "cluster": np.array(cluster, dtype=np.uint32)}, bank=bank)
+
+
+def _negotiated(
+    device: DeviceState, inbox: Sequence[Envelope], mine: Sequence[Edge], t: Round, c: SparseOrthogonal
+) -> tuple[Arrays, dict[int, Array]]:
+    """The device's parts under its mask, and the masks of those whose bids it has heard, by id."""
+    own, (sizes, quota) = device.own, shape(device.own)
+    heard = {e.src: decode(payload) for e, payload in inbox if payload is not None}
+    for e, payload in inbox:
+        if payload is not None:
+            _check(e, heard[e.src], own["B"].size, len(sizes))
+    bids = {k: unpack_bid(parts["bid"], own["B"].size) for k, parts in heard.items() if "bid" in parts}
+    owed = {k: heard[k]["quota"].astype(int) for k in bids}
+    units = {e.src: e.carries for e, _ in inbox if e.src in bids}
+    if "mask" in own:
+        closed = taken(device, own["cluster"].tolist())
+    else:
+        unit = next((e.carries for e in mine if device.id in e.carries), (device.id,))
+        if unit[0] not in bids:  # it leads its unit, or has not heard who does
+            unit = unit if unit[0] == device.id else (device.id,)
+            bids[device.id], owed[device.id] = bid(score(own, device.id, c), sizes, quota), quota
+        units[unit[0]] = unit
+        told = {k: unpack(parts["taken"], own["B"].size) for k, parts in heard.items() if "taken" in parts}
+        closed = np.logical_or.reduce([np.zeros(own["B"].size, dtype=bool), *told.values()])
+    masks = negotiate(bids, sizes, owed, closed) if bids else {}
+    by_device = {k: masks[first] for first, unit in units.items() for k in unit}
+    if "mask" not in own:
+        own = under_mask(_shared(own, unit, heard.get(unit[0])), by_device.pop(device.id), t)
+    return own, by_device
+
+
+def _shared(own: Arrays, unit: tuple[int, ...], leader: Arrays | None) -> Arrays:
+    """The parts of a device in a group: all but its first start again, under the first's projection."""
+    if len(unit) == 1:
+        return own
+    own = {**own, "group": np.array(unit, dtype=np.uint32)}
+    if leader is None:
+        return own
+    fresh = {name: a for name, a in own.items() if not name.startswith("moment/")}
+    adopted = {name: leader[name] for name in ("seed", "code") if name in leader}
+    return {**fresh, "B": np.zeros_like(own["B"]), **adopted}
+
+
+def _check(edge: Edge, parts: Mapping[str, Array], size: int, num_groups: int) -> None:
+    """That a message of this phase is a bid, with a seed if it is a group's, or says what is taken.
+
+    Raises:
+        ValueError: neither, or of another layout.
+    """
+    if "bid" in parts:
+        right = "quota" in parts and parts["quota"].shape == (num_groups,)
+        right = right and (len(edge.carries) == 1 or "seed" in parts)
+    else:
+        right = "taken" in parts and parts["taken"].shape == (-(-size // 8),)
+    if not right:
+        raise ValueError(
+            f"device {edge.src} sent {sorted(parts)}; a bid or what is taken belongs there, of this layout"
+        )

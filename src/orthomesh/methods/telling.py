@@ -1,0 +1,163 @@
+"""What a device of the paper's method tells whom, and what it keeps of what it hears, steps 1-4 of IV-C."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ..adapters.mask import BITS, merged, spans
+from ..exchange.payload import Section, decode, encode
+from ..experts.bank import get, put, store
+from ..types import Array, Arrays, Column, DeviceState, Envelope, Facts, Message, Phase, Plan, Round
+from ..wireless.link import max_power_w
+from .agreement import agree, offer
+from .clusters import Limits, agreement, arrange, exchange_phases, power_w
+from .parts import change, cluster_record, fixed_bits, holds, keep_record, member_parts, shape, values
+from .pooling import averaged, groups
+from .setup import Setup
+from .sparse_orthogonal import SparseOrthogonal
+
+COLUMN_OF: Mapping[str, Column] = {
+    "members": "control",
+    "versions": "control",
+    "values": "values",
+    "masks": "mask",
+    "seeds": "one_off",
+    "codes": "codes",
+    "sketches": "codes",
+}
+"""What the parts of a cluster's record are charged to."""
+
+
+def describe(device: DeviceState, t: Round, c: SparseOrthogonal) -> Facts:
+    """Densities, what the device already holds, how much has changed, and its cluster once it has one.
+
+    Before that, where devices with one task are looked for (R11), its task code and how far chance moves it.
+    """
+    own = device.own
+    sizes, quota = shape(own)
+    public: dict[str, Array] = {
+        "have": holds(device),
+        "change": np.array(change(own, t, c.masks == "negotiated"), dtype=np.float32),
+        "density": (quota / np.array(sizes)).astype(np.float32),
+    }
+    if "cluster" in own:
+        public |= {name: own[name] for name in ("cluster", "masked")}
+        public |= {} if c.pool is None else {"seed": own["seed"]}
+    elif c.pool is not None:
+        public |= {"code": own["code"], "error": own["error"]}
+    told = encode([Section("codes" if n in ("code", "error") else "control", n, a) for n, a in public.items()])
+    size = fixed_bits(own["B"].size, own["code"].size + own["sketch"].size) + 16 * int(quota.sum())
+    if "mask" not in own:
+        size = max(size, BITS * own["B"].size + 16 * own["code"].size + 32 * quota.size + 2048)  # of a bid
+    return Facts(id=device.id, public=public, columns=told.columns, payload_bits=size)
+
+
+def plan(facts: Mapping[int, Facts], t: Round, c: SparseOrthogonal, setup: Setup) -> Plan:
+    """Steps 1-4 of IV-C: cluster once, agree on masks, exchange inside clusters, hand records on between them."""
+    from ..models.base import load_base  # late: the command line reads methods for their settings
+
+    base = load_base(setup.model)
+    sizes = merged(np.array(base.layout.expansion_sizes), spans(base.layout.names, c.level))
+    limits = Limits(
+        max_collision=c.max_collision,
+        negotiated=c.masks == "negotiated",
+        cast=c.cast,
+        radio=setup.radio,
+        sizes=tuple(sizes.tolist()),
+    )
+    new = {k: facts[k] for k in sorted(facts) if "cluster" not in facts[k].public}
+    units: tuple[tuple[int, ...], ...] = tuple((k,) for k in new)
+    if c.pool is not None:
+        most_w = max_power_w(setup.radio)
+        units = groups(new, base.widths, c.pool, lambda members: power_w(facts, members, limits) <= most_w)
+    clusters = arrange(facts, units, limits)
+    phases: tuple[Phase, ...] = ()
+    if new:  # singletons too find their mask here, so the phase is there even without edges
+        phases = (agreement(clusters, units),)
+    latest = {k: t.index + 1 if travels(float(f.public["change"]), t, c) else _version(f) for k, f in facts.items()}
+    begin = tuple((unit[0], k) for unit in units for k in unit[1:])  # from what the first of their group has
+    phases += exchange_phases(facts, clusters, latest, limits, begin)
+    return Plan(phases=phases, clusters=clusters)
+
+
+def _version(device: Facts) -> int:
+    """Version of the values a device sent last."""
+    return next(int(version) for k, version in device.public["have"] if int(k) == device.id)
+
+
+def travels(changed: float, t: Round, c: SparseOrthogonal) -> bool:
+    """Whether values are worth sending now, given their `change` (R12)."""
+    if changed < 0:
+        return False
+    return c.exchange == "every" or changed >= c.change or (t.is_last and changed > 0)
+
+
+def send(device: DeviceState, phase: Phase, t: Round, c: SparseOrthogonal) -> tuple[Message, ...]:
+    """Bids for positions, own values, or the records of clusters; what is told once travels where it is lacking."""
+    mine = [e for e in phase.edges if e.src == device.id]
+    messages = []
+    for carries in sorted({e.carries for e in mine}):
+        edges = [e for e in mine if e.carries == carries]
+        if phase.name == "masks":
+            sections = offer(device, carries, c)
+        elif phase.name == "intra":
+            sections = _own_parts(_marked(device.own, t, c), any(e.fresh for e in edges))
+        else:
+            sections = _records(device, carries, any(e.fresh for e in edges), c)
+        if sections:
+            frame = encode(sections)
+            dsts = tuple(e.dst for e in edges)
+            messages.append(Message(src=device.id, dsts=dsts, payload=frame.payload, columns=frame.columns))
+    return tuple(messages)
+
+
+def _own_parts(own: Arrays, fresh: bool) -> list[Section]:
+    """The values last sent, or sent now for the first time; with mask, code and seed where they are lacking."""
+    parts = [Section("values", "values", own["sent"]), Section("control", "version", own["version"])]
+    if fresh:
+        parts += [Section("mask", "mask", own["mask"]), Section("codes", "code", own["code"])]
+        parts.append(Section("codes", "sketch", own["sketch"]))
+        parts.append(Section("one_off", "seed", own["seed"]))
+    return parts
+
+
+def _records(device: DeviceState, carries: tuple[int, ...], fresh: bool, c: SparseOrthogonal) -> list[Section]:
+    """Records of the clusters named, as far as the device has them; without what is told once if all know it."""
+    sections = []
+    for cluster in carries:
+        parts: Arrays = get(device.bank, f"cluster/{cluster}")
+        if cluster in device.own["cluster"]:
+            parts = store(cluster_record(device, c.aggregation))
+        for name, array in parts.items():
+            if fresh or name in ("values", "members", "versions"):
+                sections.append(Section(COLUMN_OF[name], f"{cluster}/{name}", array))
+    return sections
+
+
+def merge(device: DeviceState, inbox: Sequence[Envelope], phase: Phase, t: Round, c: SparseOrthogonal) -> DeviceState:
+    """Find the mask from all bids, keep what members sent, keep the records of other clusters."""
+    if phase.name == "masks":
+        return agree(device, inbox, phase, t, c)
+    bank = dict(device.bank)
+    for src, parts in ((e.src, decode(payload)) for e, payload in inbox if payload is not None):
+        if phase.name == "intra":
+            known = member_parts(src, get(bank, f"member/{src}"), parts, device.own["B"].size)
+            bank = put(bank, f"member/{src}", known)
+            continue
+        for cluster in sorted({int(name.split("/")[0]) for name in parts}):
+            bank = keep_record(bank, cluster, get(parts, str(cluster)))
+    after = replace(device, bank=bank)
+    if phase.name == "intra":
+        after = replace(after, own=_marked(device.own, t, c))
+        after = replace(after, own=averaged(after, t))
+    return after
+
+
+def _marked(own: Arrays, t: Round, c: SparseOrthogonal) -> Arrays:
+    """The device's parts with what it sends this round noted as sent, if it sends something new."""
+    if not travels(change(own, t, c.masks == "negotiated"), t, c):
+        return own
+    return {**own, "sent": values(own), "version": np.array(t.index + 1, dtype=np.uint32)}
