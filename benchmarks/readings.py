@@ -50,6 +50,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "R4 allocation: softmax": {"allocation": "softmax"},
     "R4 density 0.05": {"density": 0.05},
     "R4 density 0.05, entropy": {"density": 0.05, "allocation": "entropy"},
+    "R4 density 0.05, softmax": {"density": 0.05, "allocation": "softmax"},
     "R5 aggregation: mean": {"aggregation": "mean"},
     "R5 mean, one projection (FFA with masks)": {"aggregation": "mean", "seeds": "common"},
     "R5 independent, stack": {"masks": "independent", "max_collision": 1.0, "aggregation": "stack"},
@@ -57,6 +58,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "R6 refinement: elementwise": {"refinement": "elementwise"},
     "R6 refinement: outer": {"refinement": "outer"},
     "R7 choice: nearest code": {"choice": "nearest"},
+    "R7 soft": {"soft": True},
     "R7 choice: top-k": {"choice": "topk"},
     "R7 choice: top-k, gated (R6)": {"choice": "topk", "gated": True},
     "R12 exchange: every round": {"exchange": "every"},
@@ -82,7 +84,7 @@ def experiment(a: argparse.Namespace, seed: int, label: str) -> Experiment:
         model=ModelSettings(source=a.model),
         tasks=TaskSettings(
             names=tuple(a.names.split(",")) if a.names else tuple(TASKS)[: a.tasks], data=a.data,
-            train_examples=600, test_examples=100,
+            train_examples=600, test_examples=a.prompts,
         ),
         train=TrainSettings() if embedded else TrainSettings(steps=30, batch_size=16, learning_rate=a.rate),
         channel=Channel(radius_m=150.0),
@@ -143,6 +145,7 @@ def main() -> None:
     p.add_argument("--data", default="")
     p.add_argument("--names", default="")
     p.add_argument("--tasks", type=int, default=6, help="embedded tasks, one a device")
+    p.add_argument("--prompts", type=int, default=100, help="test prompts a task")
     p.add_argument("--rate", type=float, default=5e-3, help="learning rate with another model")
     p.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     p.add_argument("--workers", type=int, default=1)

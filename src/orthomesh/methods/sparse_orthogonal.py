@@ -81,8 +81,9 @@ class SparseOrthogonal:
     """R7: numbers m that a prompt is sketched in; devices tell m + m (m + 1) / 2 of their task."""
     sketch_blocks: Annotated[int, Field(ge=0)] = 1
     """R7: transformer blocks of the base that are read for a sketch; 0: the embeddings only."""
-    soft: bool = True
-    """R7: a prompt that is hard to tell is shared by the two likeliest experts (`discriminant`)."""
+    soft: bool = False
+    """R7: a prompt that is hard to tell is shared by the two likeliest experts (`discriminant`); it was below the hard
+    choice where it was measured."""
     refuses: bool = True
     """R7: a prompt far from every task is answered by the base (`discriminant`)."""
     top_k: Annotated[int, Field(ge=0)] = 16
