@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -339,8 +340,13 @@ def test_an_empty_bank_is_the_base(small: Base) -> None:
 
 
 @pytest.mark.parametrize("family", ["qwen2", "phi"])  # layers that read one input follow one another, or not
-@pytest.mark.parametrize(("top_k", "gated"), [(0, False), (5, False), (5, True)])
-def test_mixture_in_every_layer(family: str, top_k: int, gated: bool, save_model: Callable[[str], Path]) -> None:
+@pytest.mark.parametrize(
+    ("top_k", "gated", "scope"),
+    [(0, False, "joint"), (5, False, "joint"), (5, True, "joint"), (2, True, "expert"), (5, False, "signed")],
+)
+def test_mixture_in_every_layer(
+    family: str, top_k: int, gated: bool, scope: Any, save_model: Callable[[str], Path]
+) -> None:
     base = load_base(ModelSettings(source=str(save_model(family)), rank=4))
     rows, experts = [row._replace(choices=()) for row in guesses(5)], [expert(base, owner) for owner in range(3)]
     a = {e.owner: dict(zip(base.slots, matrices_a(e.A, base.layout), strict=True)) for e in experts}
@@ -358,12 +364,13 @@ def test_mixture_in_every_layer(family: str, top_k: int, gated: bool, save_model
             if gated:
                 z = z * torch.cosine_similarity(x, codes[owner][name], dim=-1)[..., None]
             parts.append(z)
-        z = torch.cat(parts, dim=-1)
-        if top_k:
-            z = z * (z.abs() >= z.abs().sort(descending=True).values[..., top_k - 1 : top_k])
-        return z @ torch.cat([torch.from_numpy(b[owner][name]) for owner in a], dim=1).T
+        groups = [torch.cat(parts, dim=-1)] if scope != "expert" else parts
+        for n, z in enumerate(groups if top_k else ()):
+            size = z if scope == "signed" else z.abs()
+            groups[n] = z * (size >= size.sort(descending=True).values[..., top_k - 1 : top_k])
+        return torch.cat(groups, dim=-1) @ torch.cat([torch.from_numpy(b[owner][name]) for owner in a], dim=1).T
 
-    bank = Bank(experts=tuple(experts), choice="topk", top_k=top_k, gated=gated)
+    bank = Bank(experts=tuple(experts), choice="topk", top_k=top_k, gated=gated, scope=scope)
     for row in rows:
         with outputs_of(base) as outs:
             assert answer(base, bank, [row]).chosen.tolist() == [-1]

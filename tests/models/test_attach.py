@@ -416,6 +416,7 @@ def test_the_base_is_there_again_where_nobody_is_chosen(
     generated(model, batch(tokenizer, ["zelk abc="]))
     assert torch.equal(logits(model, tokens), logits(embedded.model, tokens))
     assert said(model)[0].label is None
+    assert all(m.held is None for m in model.modules() if isinstance(m, AdaptedLinear))  # at no cost
 
 
 # edge
