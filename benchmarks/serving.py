@@ -31,7 +31,7 @@ from orthomesh.adapters.projection import projection
 from orthomesh.experts.sketch import task_sketch
 from orthomesh.models.attach import attach, fingerprint
 from orthomesh.models.bank_io import Portable
-from orthomesh.models.reading import block_of
+from orthomesh.models.reading import block_number
 from orthomesh.types import Bank, Expert
 
 RANK, EXPERTS, DENSITY, SKETCH = 16, 10, 0.125, 64
@@ -53,8 +53,10 @@ def model_of(shape: str) -> Any:
 
 def bank_of(model: Any, first_block: int, blocks: int) -> Portable:
     """Ten experts with sketches of made-up tasks."""
-    linear = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) and block_of(n) is not None}
-    shapes = [Shape(n, m.out_features, m.in_features) for n, m in linear.items() if (block_of(n) or 0) >= first_block]
+    linear = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) and block_number(n) is not None}
+    shapes = [
+        Shape(n, m.out_features, m.in_features) for n, m in linear.items() if (block_number(n) or 0) >= first_block
+    ]
     layout, experts = Layout(tuple(shapes), RANK), []
     for owner in range(EXPERTS):
         rng = np.random.default_rng(owner)

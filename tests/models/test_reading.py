@@ -15,7 +15,7 @@ from torch import nn
 from orthomesh.models.base import FAMILIES, LIKE_LLAMA, Base, load_base
 from orthomesh.models.inject import Adapter, holding
 from orthomesh.models.reading import (
-    block_of,
+    block_number,
     columns_that_count,
     read_prompts,
     reading_points,
@@ -75,9 +75,8 @@ def test_points_of_the_embedded_model(plain: nn.Module) -> None:
 
 
 def test_numbers_of_blocks() -> None:
-    assert [block_of(n) for n in ("layers.3.q", "model.layers.12", "transformer.h.0.mlp.2", "0.a", "l3.q", "head")] == [
-        3, 12, 0, 0, None, None,
-    ]  # fmt: skip
+    names = ("layers.3.q", "model.layers.12", "transformer.h.0.mlp.2", "0.a", "l3.q", "head")
+    assert [block_number(n) for n in names] == [3, 12, 0, 0, None, None]
 
 
 def test_shares_on_paper() -> None:
@@ -127,7 +126,7 @@ def test_every_family_is_read(family: str, save_model: Callable[[str], Path]) ->
     base = load_base(ModelSettings(source=str(save_model(family)), rank=4))
     for blocks in (0, 1, 2):
         points = reading_points(base.model, blocks)
-        first = [name for name in base.inputs if (block_of(name) or 0) < max(blocks, 1)]  # known by their slots
+        first = [name for name in base.inputs if (block_number(name) or 0) < max(blocks, 1)]  # known by their slots
         assert points == (tuple(first) if blocks else tuple(first[:1]))
         ids, mask = padded(PROMPTS, left=True)
         means = read_prompts(base.model, points, ids, mask)

@@ -19,7 +19,7 @@ from ..experts.sketch import sketch
 from ..types import Array, TaskSketch
 from .bank_io import Portable, load_bank
 from .inject import Adapter, Held, adapt
-from .reading import block_of, columns_that_count, read_prompts, reading_points, token_shares, widths
+from .reading import block_number, columns_that_count, read_prompts, reading_points, token_shares, widths
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -149,7 +149,7 @@ class _Chooser:
         self.share: Tensor | None = None
         self.seen: dict[str, Tensor] = {}
         # no expert sits before the last point that is read: the pass that reads a prompt can go on with its expert
-        places = [block_of(name) for name in self.slots]
+        places = [block_number(name) for name in self.slots]
         self.in_flight = all(place is not None and place >= bank.blocks for place in places)
         model.register_forward_pre_hook(self._before, with_kwargs=True)
         model.register_forward_hook(self._after)

@@ -6,7 +6,6 @@ block, so the pass that reads a prompt ends there.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,21 +14,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .inject import AdaptedLinear
+from .inject import AdaptedLinear, block_of
 
 
 class _Enough(Exception):
     """Ends a forward pass whose rest nobody needs."""
 
 
-def block_of(name: str) -> int | None:
+def block_number(name: str) -> int | None:
     """Number of the transformer block a module belongs to, the first number in its name; none outside of blocks.
 
-    >>> block_of("model.layers.3.self_attn.q_proj"), block_of("lm_head")
+    >>> block_number("model.layers.3.self_attn.q_proj"), block_number("lm_head")
     (3, None)
     """
-    found = re.search(r"(?:^|\.)(\d+)(?:\.|$)", name)
-    return int(found.group(1)) if found else None
+    block = block_of(name)
+    return None if block is None else int(block.rpartition(".")[2])
 
 
 def reading_points(model: nn.Module, blocks: int) -> tuple[str, ...]:
@@ -46,7 +45,7 @@ def reading_points(model: nn.Module, blocks: int) -> tuple[str, ...]:
         ValueError: more blocks than the model has.
     """
     linear = [n for n, m in model.named_modules() if isinstance(m, nn.Linear | AdaptedLinear)]
-    numbered = {n: b for n in linear if (b := block_of(n)) is not None}
+    numbered = {n: b for n in linear if (b := block_number(n)) is not None}
     depth = 1 + max(numbered.values(), default=-1)
     if not 0 <= blocks <= depth or not numbered:
         raise ValueError(f"a choice cannot read {blocks} blocks of a model that has {depth}")
