@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: idle threads must not spin
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy: its own threads fight with those of workers
@@ -19,6 +17,7 @@ import yaml
 from rich.console import Console
 
 from . import __version__
+from .commands.speech import sentences
 
 if TYPE_CHECKING:
     from .experiment import Experiment
@@ -35,29 +34,6 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", "-s", metavar="KEY=VALUE", help="Any setting, e.g. -s train.steps=10; repeat for more."),
 ]
-
-
-def _say(message: str, code: int) -> NoReturn:
-    Console(stderr=True, soft_wrap=True, highlight=False).print(f"orthomesh: {message}", markup=False)
-    raise typer.Exit(code)
-
-
-@contextmanager
-def _sentences(directory: Path | None = None) -> Iterator[None]:
-    """Turn what can go wrong into a sentence: 2 for a mistake or a full disk, 130 for Ctrl-C."""
-    resume = f" Go on with: orthomesh resume {directory}" if directory else ""
-    try:
-        yield
-    except ValueError as error:
-        _say(str(error), 2)
-    except KeyboardInterrupt:
-        _say(f"interrupted; every finished round is kept.{resume}" if directory else "interrupted", 130)
-    except BrokenPipeError:  # whoever read our output has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        raise typer.Exit(1) from None
-    except OSError as error:
-        place = f" {error.filename}" if error.filename else ""
-        _say(f"cannot read or write{place}: {error.strerror or error}. The last checkpoint is whole.{resume}", 2)
 
 
 # A command's parameters are the options a user sees, so there are more of them than a function may have elsewhere.
@@ -92,7 +68,7 @@ def run(
         "devices": devices, "rounds": rounds, "seed": seed, "workers": workers,
     }  # fmt: skip
     given = [f"{key}={value}" for key, value in named.items() if value is not None]
-    with _sentences():
+    with sentences():
         x = build(preset, config, [*given, *(set_ or [])])
         directory = out or Path("runs") / f"{x.name}-{datetime.now():%Y%m%d-%H%M%S}"
         if directory.exists() and any(directory.iterdir()):
@@ -112,7 +88,7 @@ def resume(
     """Go on with an interrupted run; it ends with the same hash as one that was never interrupted."""
     from .presets import from_plain, read_yaml
 
-    with _sentences():
+    with sentences():
         x = from_plain(read_yaml(directory / "config.yaml"), str(directory / "config.yaml"))
         notes = _check(x) + _changed_versions(directory)
     _carry_out(x, notes, directory, quiet)
@@ -148,7 +124,7 @@ def _carry_out(x: Experiment, notes: list[str], directory: Path, quiet: bool) ->
     from .show import follow, words
 
     console, started = Console(highlight=False), time.monotonic()
-    with _sentences(directory):
+    with sentences(directory):
         for note in notes if not quiet else ():
             console.print(f"note: {note}", markup=False, soft_wrap=True)
         follow(experiment.run(x, directory), x, console, quiet)
@@ -167,7 +143,7 @@ def settings(preset: Annotated[str, typer.Argument(help="Whose values to show.")
     from .config import near
     from .presets import PRESETS, explain
 
-    with _sentences():
+    with sentences():
         if preset not in PRESETS:
             raise ValueError(f"there is no preset {preset!r}.{near(preset, PRESETS)}")
         print(explain(PRESETS[preset]()))
@@ -178,7 +154,7 @@ def report(directory: Annotated[Path, typer.Argument(help="Directory of a finish
     """Write report.html of a finished run again."""
     from .evaluation.report import write_report
 
-    with _sentences():
+    with sentences():
         print(write_report(directory))
 
 
@@ -207,7 +183,7 @@ def densities(
 
     console, names = Console(highlight=False), tuple(name.strip() for name in tasks.split(","))
     named = {"source": model, "rank": rank}
-    with _sentences():
+    with sentences():
         sharing = parse(figure.Sharing, {"density": density, "rule": rule, "temperature": temperature}, "densities")
         settings = parse(ModelSettings, {k: v for k, v in named.items() if v is not None}, "model")
         source = parse(TaskSettings, {"names": names, "data": data or "", "train_examples": prompts}, "tasks")
@@ -244,7 +220,7 @@ def ask(
     from .ask import ask as answers
     from .ask import open_bank
 
-    with _sentences():
+    with sentences():
         for reply in answers(open_bank(directory, method, device), prompts, max_tokens, model):
             print(reply.text)
             if not quiet:
@@ -265,7 +241,7 @@ def export(
     from .ask import export as write
     from .ask import open_bank
 
-    with _sentences():
+    with sentences():
         print(write(open_bank(directory, method, device), out, peft, expert))
 
 
