@@ -4,9 +4,11 @@ Three banks on a random-weight Qwen2 shape: adapters on all blocks, the choice r
 of its own; adapters on all blocks, the choice made from embeddings inside the same pass; adapters from the second
 block on, the choice made after the first inside the same pass. In turn in one process, one thread, medians.
 
-    python -m benchmarks.serving [--shape small|0.5b-cut|0.5b] [--tokens 256] [--repeats 15]
+    python -m benchmarks.serving [--shape small|0.5b-cut|0.5b|1.5b] [--tokens 256] [--repeats 15]
+    python -m benchmarks.serving --shape 0.5b --device cuda --dtype bfloat16
 
-Targets: prefill 1.10, generated token 1.05 of the base alone. Bound: 1 + 2 r (1/d + 1/k) of the layers' own products.
+CPU time on a CPU, wall time between synchronisations on a GPU; ratios are of medians. Targets: prefill 1.10, generated
+token 1.05 of the base alone. Bound: 1 + 2 r (1/d + 1/k) of the layers' own products.
 """
 
 from __future__ import annotations
@@ -38,17 +40,26 @@ RANK, EXPERTS, DENSITY, SKETCH = 16, 10, 0.125, 64
 SHAPES = {
     "small": {"hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 6, "num_attention_heads": 4},
     "0.5b-cut": {"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 6, "num_attention_heads": 14},
-    "0.5b": {"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14},
-}
+    "0.5b": {
+        "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14,
+        "vocab_size": 151936,
+    },
+    "1.5b": {
+        "hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28, "num_attention_heads": 12,
+        "vocab_size": 151936,
+    },
+}  # fmt: skip
+"""Qwen2 with two key-value heads and 4096 tokens where no number is named; the last two are Qwen2.5-0.5B and 1.5B."""
 
 
-def model_of(shape: str) -> Any:
-    """A Qwen2 of the shape with random weights."""
-    from transformers import Qwen2Config, Qwen2ForCausalLM
+def model_of(shape: str, device: str, dtype: str) -> Any:
+    """A Qwen2 of the shape with random weights, the same ones each time."""
+    from transformers import AutoModelForCausalLM, Qwen2Config
 
     torch.manual_seed(0)
-    config = Qwen2Config(vocab_size=4096, num_key_value_heads=2, tie_word_embeddings=True, **SHAPES[shape])
-    return Qwen2ForCausalLM(config).eval()
+    settings = {"vocab_size": 4096, "num_key_value_heads": 2, "tie_word_embeddings": True, **SHAPES[shape]}
+    with torch.device(device):
+        return AutoModelForCausalLM.from_config(Qwen2Config(**settings), dtype=getattr(torch, dtype)).eval()
 
 
 def bank_of(model: Any, first_block: int, blocks: int) -> Portable:
@@ -76,16 +87,24 @@ def bank_of(model: Any, first_block: int, blocks: int) -> Portable:
     )
 
 
-def timed(step: Callable[[], Any]) -> float:
-    """Seconds of the process's own time."""
-    started = time.process_time()
+def timed(step: Callable[[], Any], device: str) -> float:
+    """Seconds of the process's own time, or until a GPU is done."""
+    if device == "cpu":
+        started = time.process_time()
+        step()
+        return time.process_time() - started
+    torch.cuda.synchronize()
+    started = time.perf_counter()
     step()
-    return time.process_time() - started
+    torch.cuda.synchronize()
+    return time.perf_counter() - started
 
 
-def rounds(models: dict[str, Any], tokens: int, new: int, repeats: int) -> dict[str, tuple[list[float], list[float]]]:
+def rounds(
+    models: dict[str, Any], tokens: int, new: int, repeats: int, device: str
+) -> dict[str, tuple[list[float], list[float]]]:
     """Seconds of a prefill, and of a generated token after it, of every model in turn."""
-    ids = torch.randint(0, 4096, (1, tokens), generator=torch.Generator().manual_seed(1))
+    ids = torch.randint(0, 4096, (1, tokens), generator=torch.Generator().manual_seed(1)).to(device)
     spent: dict[str, tuple[list[float], list[float]]] = {label: ([], []) for label in models}
 
     def prefill(model: Any) -> Any:
@@ -94,15 +113,15 @@ def rounds(models: dict[str, Any], tokens: int, new: int, repeats: int) -> dict[
     with torch.no_grad():
         for turn in range(repeats + 1):
             for label, model in models.items():
-                first = timed(lambda model=model: prefill(model))
+                first = timed(lambda model=model: prefill(model), device)
                 cache = prefill(model).past_key_values
 
                 def grow(model: Any = model, cache: Any = cache) -> None:
                     for n in range(new):
-                        at = torch.tensor([[tokens + n]])
+                        at = torch.tensor([[tokens + n]], device=device)
                         model(input_ids=ids[:, :1], position_ids=at, past_key_values=cache, use_cache=True)
 
-                each = timed(grow) / new
+                each = timed(grow, device) / new
                 if turn:  # the first turn warms up
                     spent[label][0].append(first)
                     spent[label][1].append(each)
@@ -116,19 +135,22 @@ def main() -> None:
     p.add_argument("--tokens", type=int, default=256)
     p.add_argument("--new", type=int, default=16)
     p.add_argument("--repeats", type=int, default=15)
+    p.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    p.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     a = p.parse_args()
     torch.set_num_threads(1)
-    models: dict[str, Any] = {"base alone": model_of(a.shape)}
+    models: dict[str, Any] = {"base alone": model_of(a.shape, a.device, a.dtype)}
     for label, first_block, blocks in (
         ("all blocks adapted, first block read before", 0, 1),
         ("all blocks adapted, embeddings read on the way", 0, 0),
         ("adapted from block 1, first block read on the way", 1, 1),
     ):
-        fresh = model_of(a.shape)
+        fresh = model_of(a.shape, a.device, a.dtype)
         models[label] = attach(bank_of(fresh, first_block, blocks), fresh)
-    spent = rounds(models, a.tokens, a.new, a.repeats)
+    spent = rounds(models, a.tokens, a.new, a.repeats, a.device)
+    clock = "CPU time, one thread" if a.device == "cpu" else f"wall time on {torch.cuda.get_device_name()}"
     base = [statistics.median(s) for s in spent["base alone"]]
-    print(f"{a.shape}, prompt of {a.tokens} tokens, {EXPERTS} experts of rank {RANK}, CPU time, one thread")
+    print(f"{a.shape}, prompt of {a.tokens} tokens, {EXPERTS} experts of rank {RANK}, {a.dtype}, {clock}")
     for label, (first, each) in spent.items():
         now = statistics.median(first), statistics.median(each)
         print(

@@ -14,7 +14,8 @@ tensors alive between backward pass and optimiser step that a side brought with 
 make it again), gradients, moments, indices. What fit was given to start from, and leaves alone, belongs to the caller.
 Activations: bytes autograd keeps for the backward pass, frozen weights aside.
 
-    python -m benchmarks.step [--shape embedded nano qwen0.5b] [--model DIR] [--repeats 7] [--device cuda]
+    python -m benchmarks.step [--shape embedded nano qwen0.5b] [--model DIR] [--repeats 7]
+    python -m benchmarks.step --shape 0.5b 1.5b --device cuda --dtype bfloat16 [--turn-s 2]    # whole models, on a GPU
     python -m benchmarks.step --stacked 2 5 10 [--batch 24]    # devices in one forward pass against one after the other
 """
 
@@ -49,12 +50,22 @@ from orthomesh.models.tokens import Row, collate, logits_before_targets
 
 RANK, RATE = 16, 1e-3
 STEP_TARGET, MEMORY_TARGET = 0.95, 0.6
-SECONDS_A_TURN = 0.5
+SMALL = ("embedded", "nano", "qwen0.5b")
+"""Shapes that are compared where none is named."""
 SHAPES: Mapping[str, Mapping[str, int]] = {
     "nano": {"hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 6, "num_attention_heads": 4},
     "qwen0.5b": {"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 2, "num_attention_heads": 14},
-}
-"""Random Qwen2 models with two key-value heads and 4096 tokens; the second is Qwen2.5-0.5B cut to two blocks."""
+    "0.5b": {
+        "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14,
+        "vocab_size": 151936,
+    },
+    "1.5b": {
+        "hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28, "num_attention_heads": 12,
+        "vocab_size": 151936,
+    },
+}  # fmt: skip
+"""Random Qwen2 models with two key-value heads and 4096 tokens, the second Qwen2.5-0.5B cut to two blocks; the last
+two are Qwen2.5-0.5B and 1.5B whole."""
 
 BATCHES: Mapping[str, tuple[int, int, int]] = {"embedded": (24, 20, 7)}
 """Rows, their tokens, and the last ones of these that are scored; 8 rows of 128 tokens elsewhere."""
@@ -63,18 +74,21 @@ Turn = Callable[[int], list[float]]
 """Does some steps of one side; returns losses, the first step's first and the last step's last."""
 
 
-def prepare(shape: str, folder: Path) -> str:
+def prepare(shape: str, folder: Path, device: str, dtype: torch.dtype) -> str:
     """Where the model of a shape lies: the package's, a directory given, or a random one saved in `folder`."""
     if shape not in SHAPES:
         return str(TINY) if shape == "embedded" else shape
-    from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     torch.manual_seed(0)
     tokens = {"vocab_size": 4096, "eos_token_id": 1, "pad_token_id": 0, "bos_token_id": None}
-    config = Qwen2Config(**SHAPES[shape], **tokens, num_key_value_heads=2, max_position_embeddings=512)
-    Qwen2ForCausalLM(config).save_pretrained(folder / shape)
+    tied = SHAPES[shape].get("vocab_size", 0) > 4096
+    settings = {**tokens, **SHAPES[shape], "num_key_value_heads": 2, "max_position_embeddings": 512}
+    config = Qwen2Config(**settings, tie_word_embeddings=tied)
+    with torch.device(device):  # billions of random numbers are slow to draw on a CPU
+        AutoModelForCausalLM.from_config(config, dtype=dtype).save_pretrained(folder / shape)
     AutoTokenizer.from_pretrained(TINY).save_pretrained(folder / shape)
     return str(folder / shape)
 
@@ -199,6 +213,8 @@ def kept_by(base: Base, turn: Turn) -> int:
 
 def timed(device: torch.device, run: Callable[[], Any]) -> tuple[float, float, Any]:
     """CPU and wall seconds of a call, and what it returned."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
     started = time.process_time(), time.perf_counter()
     result = run()
     if device.type == "cuda":
@@ -206,9 +222,11 @@ def timed(device: torch.device, run: Callable[[], Any]) -> tuple[float, float, A
     return time.process_time() - started[0], time.perf_counter() - started[1], result
 
 
-def in_turn(device: torch.device, turns: Mapping[str, Turn], repeats: int) -> dict[str, list[tuple[float, float, Any]]]:
+def in_turn(
+    device: torch.device, turns: Mapping[str, Turn], repeats: int, turn_s: float
+) -> dict[str, list[tuple[float, float, Any]]]:
     """Seconds a step of every side, side after side, again and again; who begins changes."""
-    steps = max(1, round(SECONDS_A_TURN / max(timed(device, lambda t=t: t(1))[1] for t in turns.values())))
+    steps = max(1, round(turn_s / max(timed(device, lambda t=t: t(1))[1] for t in turns.values())))
     found: dict[str, list[tuple[float, float, Any]]] = {name: [] for name in turns}
     names = list(turns)
     for index in range(repeats):
@@ -218,7 +236,7 @@ def in_turn(device: torch.device, turns: Mapping[str, Turn], repeats: int) -> di
     return found
 
 
-def compare(base: Base, source: str, size: int, rows: list[Row], repeats: int) -> bool:
+def compare(base: Base, source: str, size: int, rows: list[Row], repeats: int, turn_s: float) -> bool:
     """All sides on one shape; prints what they cost and says whether the targets are met."""
     builds: dict[str, Callable[[], Turn]] = {
         "ours, 1/8": lambda: our_side(base, rows, size, 0.125),
@@ -233,7 +251,7 @@ def compare(base: Base, source: str, size: int, rows: list[Row], repeats: int) -
     gap = (max(first.values()) - min(first.values())) / first["bound"]
     if gap > (1e-4 if base.dtype == torch.float32 else 2e-2):
         raise SystemExit(f"the sides do not do the same work: first losses differ by {gap:.1e}")
-    found = in_turn(base.device, turns, repeats)
+    found = in_turn(base.device, turns, repeats, turn_s)
     clock = 1 if base.device.type == "cuda" else 0
     cost = {name: [statistics.median(one[c] for one in runs) for c in (0, 1)] for name, runs in found.items()}
     print(f"  first losses {first['bound']:.4f}, apart by {gap:.0e} of it")
@@ -250,7 +268,7 @@ def compare(base: Base, source: str, size: int, rows: list[Row], repeats: int) -
     return ok
 
 
-def stacked(base: Base, size: int, rows: list[Row], count: int, repeats: int) -> None:
+def stacked(base: Base, size: int, rows: list[Row], count: int, repeats: int, turn_s: float) -> None:
     """Devices in one forward pass against one after the other; prints the ratio of medians."""
     num = base.layout.num_expansion
     starts = [
@@ -270,7 +288,7 @@ def stacked(base: Base, size: int, rows: list[Row], count: int, repeats: int) ->
         "stacked": lambda steps: [learnt.last_loss for _, learnt in fit_stacked(base, jobs(steps))],
         "loop": lambda steps: [fit(base, j.rows, j.start, j.settings, j.order)[1].last_loss for j in jobs(steps)],
     }
-    found = in_turn(base.device, turns, repeats)
+    found = in_turn(base.device, turns, repeats, turn_s)
     gap = max(abs(a - b) for a, b in zip(found["stacked"][0][2], found["loop"][0][2], strict=True))
     cpu, wall = ([statistics.median(one[c] for one in found[name]) for name in turns] for c in (0, 1))
     print(
@@ -282,9 +300,10 @@ def stacked(base: Base, size: int, rows: list[Row], count: int, repeats: int) ->
 def main() -> None:
     """Parse, and compare shape by shape; exit code 1 where a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", nargs="+", choices=("embedded", *SHAPES), default=["embedded", *SHAPES])
+    parser.add_argument("--shape", nargs="+", choices=("embedded", *SHAPES), default=SMALL)
     parser.add_argument("--model", help="a directory with a model, instead of the shapes")
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--turn-s", type=float, default=0.5, help="seconds a side trains before the next one does")
     parser.add_argument("--batch", type=int, help="rows a step, instead of the shape's")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
@@ -297,7 +316,7 @@ def main() -> None:
     missed = []
     with tempfile.TemporaryDirectory() as folder:
         for shape in [given.model] if given.model else given.shape:
-            source = prepare(shape, Path(folder))
+            source = prepare(shape, Path(folder), given.device, getattr(torch, given.dtype))
             base = load_base(ModelSettings(source=source, rank=RANK, dtype=given.dtype))
             base.model.to(given.device)
             size, length, scored = BATCHES.get(shape, (8, 128, 16))
@@ -305,8 +324,8 @@ def main() -> None:
             print(f"{shape}: {size} rows of {length} tokens, {len(base.slots)} layers, r={RANK}, {base.dtype}")
             if given.stacked:
                 for count in given.stacked:
-                    stacked(base, size, rows, count, given.repeats)
-            elif not compare(base, source, size, rows, given.repeats):
+                    stacked(base, size, rows, count, given.repeats, given.turn_s)
+            elif not compare(base, source, size, rows, given.repeats, given.turn_s):
                 missed.append(shape)
     if missed:
         raise SystemExit(f"target missed: {', '.join(missed)}")
