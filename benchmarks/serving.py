@@ -33,6 +33,7 @@ from orthomesh.adapters.projection import projection
 from orthomesh.experts.sketch import task_sketch
 from orthomesh.models.attach import attach, fingerprint
 from orthomesh.models.bank_io import Portable
+from orthomesh.models.cache import cache_of, cached
 from orthomesh.models.reading import block_number
 from orthomesh.types import Bank, Expert
 
@@ -114,12 +115,12 @@ def rounds(
         for turn in range(repeats + 1):
             for label, model in models.items():
                 first = timed(lambda model=model: prefill(model), device)
-                cache = prefill(model).past_key_values
+                cache = cache_of(prefill(model))
 
                 def grow(model: Any = model, cache: Any = cache) -> None:
                     for n in range(new):
                         at = torch.tensor([[tokens + n]], device=device)
-                        model(input_ids=ids[:, :1], position_ids=at, past_key_values=cache, use_cache=True)
+                        model(input_ids=ids[:, :1], position_ids=at, use_cache=True, **cached(model, cache))
 
                 each = timed(grow, device) / new
                 if turn:  # the first turn warms up

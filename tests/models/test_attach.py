@@ -24,6 +24,7 @@ from orthomesh.models.answer import choose, prompt_sketches
 from orthomesh.models.attach import Said, attach, fingerprint, load, said
 from orthomesh.models.bank_io import Portable, save_bank
 from orthomesh.models.base import Base, load_base
+from orthomesh.models.cache import cache_of, cached
 from orthomesh.models.finetune import adapters
 from orthomesh.models.inject import AdaptedLinear, adapt, holding
 from orthomesh.models.settings import TINY, ModelSettings
@@ -568,22 +569,22 @@ def test_a_cache_of_other_prompts(told: Portable, upper: Base, plain: Model, tok
     words = "this cache is not of the prompts that the bank read last: pass whole prompts"
     for bank in (told, bank_of(upper)):
         model = plain()
-        cache = model(**one).past_key_values  # of the base, before there was a bank
+        cache = cache_of(model(**one))  # of the base, before there was a bank
         attach(bank, model)
         with pytest.raises(ValueError, match=words):
-            model(input_ids=more, past_key_values=cache)
-        cache = model(**one).past_key_values
+            model(input_ids=more, **cached(model, cache))
+        cache = cache_of(model(**one))
         for _ in range(2):  # an answer grows by hand
-            cache = model(input_ids=more, past_key_values=cache).past_key_values
+            cache = cache_of(model(input_ids=more, **cached(model, cache)))
         with pytest.raises(ValueError, match=words):
-            model(input_ids=more, past_key_values=copy.deepcopy(cache))
+            model(input_ids=more, **cached(model, copy.deepcopy(cache)))
         model(**other)
         with pytest.raises(ValueError, match=words):  # it would be answered by the expert of the others
-            model(input_ids=more, past_key_values=cache)
+            model(input_ids=more, **cached(model, cache))
         cache = model(**one, return_dict=False)[1]
-        model(input_ids=more, past_key_values=cache)
+        model(input_ids=more, **cached(model, cache))
         with pytest.raises(ValueError, match="a prompt without a token"):
             model(input_ids=more[:, :0])
         with pytest.raises(ValueError, match=words):  # it would be answered by the base
-            model(input_ids=more, past_key_values=cache)
+            model(input_ids=more, **cached(model, cache))
         assert said(model) == ()

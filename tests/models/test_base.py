@@ -195,3 +195,19 @@ def test_layers_that_are_not_there_are_refused(spoilt: Path, save_model: SaveMod
 
 def test_a_rank_above_a_layer_is_refused() -> None:
     refuses(TINY, r"rank 49 exceeds layer model\.layers\.0\.self_attn\.k_proj of 48 x 96; at most 48", rank=49)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+def test_a_gpu_that_is_not_there_is_refused(device: str) -> None:
+    refuses(TINY, f"model.device: there is no {device}, torch .* finds none; use cpu", device=device)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpu_beyond_those_there_are_is_refused() -> None:
+    refuses(TINY, "model.device: there is no cuda:99, torch .* finds", device="cuda:99")
+
+
+def test_a_device_torch_has_no_word_for_is_refused() -> None:
+    with pytest.raises(ValueError, match="should match pattern"):
+        ModelSettings(device="gpu")

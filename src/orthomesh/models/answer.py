@@ -16,6 +16,7 @@ from ..experts.router import Verdict, classes, discriminate, nearest
 from ..experts.sketch import sketch
 from ..types import Array, Bank
 from .base import Base
+from .cache import cache_of, cached
 from .finetune import adapters
 from .inject import Adapter, Held, holding
 from .reading import read_prompts, reading_points, widths
@@ -163,14 +164,16 @@ def mixtures(base: Base, bank: Bank) -> dict[str, Mixture]:
         code = None
         if bank.choice == "topk" and bank.gated:
             h = torch.from_numpy(np.stack([_told(e.code, "task code")[start : start + width] for e in bank.experts]))
-            code = F.normalize(h.float(), dim=1).to(base.dtype)
+            code = F.normalize(h.float(), dim=1).to(base.device, base.dtype)
         prints = None
         if bank.choice in ("norm", "arrow"):
             pairs = zip(a, b, strict=True)
-            prints = torch.from_numpy(np.stack([_print(x[index], y[index], bank) for x, y in pairs])).to(base.dtype)
+            prints = torch.from_numpy(np.stack([_print(x[index], y[index], bank) for x, y in pairs])).to(
+                base.device, base.dtype
+            )
         found[name] = Mixture(
-            A=torch.from_numpy(np.concatenate([m[index] for m in a])).to(base.dtype),
-            B=torch.from_numpy(np.concatenate([m[index] for m in b], axis=1)).to(base.dtype),
+            A=torch.from_numpy(np.concatenate([m[index] for m in a])).to(base.device, base.dtype),
+            B=torch.from_numpy(np.concatenate([m[index] for m in b], axis=1)).to(base.device, base.dtype),
             code=code,
             top_k=bank.top_k,
             num=len(bank.experts),
@@ -201,7 +204,7 @@ def _score(base: Base, rows: Sequence[Row]) -> Array:
         picked = [free[n] for n in group]
         batch = collate(base, [(rows[n].prompt, rows[n].target) for n in picked])
         guess = logits_before_targets(base, batch).argmax(-1)
-        right[picked] = ((guess == batch.targets) | (batch.targets < 0)).all(1).numpy()
+        right[picked] = ((guess == batch.targets) | (batch.targets < 0)).all(1).cpu().numpy()
     for num_choices in sorted({len(row.choices) for row in rows} - {0}):
         among = [n for n, row in enumerate(rows) if len(row.choices) == num_choices]
         for group in _groups(len(among)):
@@ -219,20 +222,21 @@ def _score_choices(base: Base, rows: Sequence[Row]) -> Array:
     read = base.model(
         input_ids=prompts.ids, attention_mask=mask, position_ids=prompts.positions, use_cache=True, **keep
     )
-    read.past_key_values.batch_repeat_interleave(num_choices)
+    cache_of(read).batch_repeat_interleave(num_choices)
     tails = [choice for row in rows for choice in row.choices]
     width = max(len(t) for t in tails)
     ids = torch.full((len(tails), width), base.pad_id)
     real = torch.zeros(len(tails), width, dtype=torch.long)
     for n, tail in enumerate(tails):  # after the cache, padding belongs on the right
         ids[n, : len(tail)], real[n, : len(tail)] = torch.tensor(tail), 1
+    ids, real = ids.to(base.device), real.to(base.device)
     lengths = mask.sum(1).repeat_interleave(num_choices)
     out = base.model(
         input_ids=ids,
         attention_mask=torch.cat([mask.repeat_interleave(num_choices, 0), real], 1),
-        position_ids=lengths[:, None] + torch.arange(width)[None],
-        past_key_values=read.past_key_values,
+        position_ids=lengths[:, None] + torch.arange(width, device=base.device)[None],
         use_cache=True,
+        **cached(base.model, cache_of(read)),
     )
     first = read.logits[:, -1:].repeat_interleave(num_choices, 0)
     logp = F.log_softmax(torch.cat([first, out.logits[:, :-1]], 1).float(), -1)

@@ -18,6 +18,7 @@ from ..experts.router import Classes, Verdict, classes, discriminate
 from ..experts.sketch import sketch
 from ..types import Array, TaskSketch
 from .bank_io import Portable, load_bank
+from .cache import cache_of
 from .inject import Adapter, Held, adapt
 from .reading import block_number, columns_that_count, read_prompts, reading_points, token_shares, widths
 
@@ -184,7 +185,7 @@ class _Chooser:
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Choose when prompts are read; while an answer grows, whoever was chosen goes on."""
         ids = kwargs.get("input_ids", args[0] if args else None)
-        cache = kwargs.get("past_key_values")
+        cache = cache_of(kwargs)
         if cache is not None and cache.get_seq_length() > 0:
             if self.cache is None or self.cache() is not cache:
                 raise ValueError("this cache is not of the prompts that the bank read last: pass whole prompts")

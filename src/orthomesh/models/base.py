@@ -84,10 +84,12 @@ def load_base(settings: ModelSettings) -> Base:
         The model in evaluation mode, no parameter asking for a gradient.
 
     Raises:
-        ValueError: nothing to load at the source, no such linear layers or blocks, rank too large, no end token.
+        ValueError: nothing to load at the source, no such linear layers or blocks, rank too large, no end token,
+            no such device.
     """
+    check_device(settings.device)
     model, tokenizer = load_model(settings.source, getattr(torch, settings.dtype))
-    model.requires_grad_(False).eval()
+    model.requires_grad_(False).eval().to(settings.device)
     found = _targets(model, settings)
     slots = adapt(model, found)
     shapes = tuple(Shape(n, s.base.out_features, s.base.in_features) for n, s in slots.items())
@@ -109,6 +111,22 @@ def load_base(settings: ModelSettings) -> Base:
         scaling=settings.scaling,
         keeps_logits="logits_to_keep" in inspect.signature(model.forward).parameters,
     )
+
+
+def check_device(device: str) -> None:
+    """Whether torch can compute there.
+
+    Raises:
+        ValueError: no GPU of that number, or a build of torch that knows none.
+    """
+    if device == "cpu":
+        return
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if int(device.partition(":")[2] or 0) >= count:
+        found = (
+            f"torch {torch.__version__} finds {count} GPUs here" if count else f"torch {torch.__version__} finds none"
+        )
+        raise ValueError(f"model.device: there is no {device}, {found}; use cpu")
 
 
 def load_model(source: str, dtype: torch.dtype) -> tuple[Any, Any]:
@@ -202,7 +220,7 @@ def _source_of_inputs(model: Any, slots: dict[str, AdaptedLinear]) -> dict[str, 
         for name, slot in slots.items()
     ]
     with torch.no_grad():
-        model(input_ids=torch.zeros(1, 2, dtype=torch.long), use_cache=False)
+        model(input_ids=torch.zeros(1, 2, dtype=torch.long, device=model.device), use_cache=False)
     for hook in hooks:
         hook.remove()
     return {name: next(first for first, other in seen if other is x) for name, x in seen}

@@ -162,7 +162,7 @@ def _read(base: Base, rows: Sequence[Row], seen: dict[str, Inputs], picked: np.n
     """Read prompts once and add the picked ones of their real tokens, which are tokens `start`.. of all taken."""
     batch = collate(base, [(row.prompt, ()) for row in rows])
     real = torch.ones_like(batch.ids) if batch.mask is None else batch.mask
-    places = real.flatten().nonzero()[torch.from_numpy(picked), 0]
+    places = real.flatten().nonzero()[torch.from_numpy(picked).to(real.device), 0]
 
     def take(name: str, x: Tensor) -> None:
         vectors, into = x.flatten(0, 1)[places.to(x.device)], seen[name]

@@ -17,7 +17,7 @@ from ..types import Array, Arrays, Learnt
 from .base import Base
 from .inject import Adapter, checkpointed, holding
 from .settings import TrainSettings
-from .tokens import Batch, Row, collate, logits_before_targets
+from .tokens import Row, collate, logits_before_targets
 
 LEAST_RATE = 0.1
 """Where a cosine schedule ends, as a share of the learning rate."""
@@ -239,20 +239,13 @@ def _backward(base: Base, batches: Sequence[Sequence[Row]], num_parts: int) -> l
     total = torch.zeros(len(batches), device=base.device)
     for part in np.array_split(np.arange(len(batches[0])), num_parts):
         picked = [rows[n] for rows in batches for n in part]
-        batch = _on(base.device, collate(base, [(row.prompt, row.target) for row in picked]))
+        batch = collate(base, [(row.prompt, row.target) for row in picked])
         logits = logits_before_targets(base, batch).flatten(0, 1).float()
         each = F.cross_entropy(logits, batch.targets.flatten(), ignore_index=-100, reduction="none")
         losses = each.view(len(batches), -1).sum(1) / counts
         losses.sum().backward()  # type: ignore[no-untyped-call]
         total += losses.detach()
     return _finite(total.tolist())
-
-
-def _on(device: torch.device, batch: Batch) -> Batch:
-    """The batch where the model is."""
-    mask = None if batch.mask is None else batch.mask.to(device)
-    moved = (batch.ids.to(device), mask, batch.positions.to(device), batch.targets.to(device))
-    return Batch(*moved, batch.width)
 
 
 def _finite(losses: list[float]) -> list[float]:

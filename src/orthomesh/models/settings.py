@@ -31,6 +31,9 @@ class ModelSettings:
     the model's context, at most 256."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the base model's weights and of what it computes; trained factors and their optimiser stay in float32."""
+    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")] = "cpu"
+    """Where the model computes: `cpu`, `cuda`, or `cuda:1` for the second of several. Results are the same to the last
+    bit only on the same kind of device."""
     first_block: Annotated[int, Field(ge=0)] = 0
     """Adapters sit on transformer blocks from this one on, counted from 0; the blocks below stay shared by all
     experts, so that a choice made from what they compute costs no second pass."""

@@ -66,7 +66,7 @@ def _encode(base: Base, texts: list[str], special: bool) -> list[list[int]]:
 
 
 def collate(base: Base, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Batch:
-    """Pad (prompt, target) pairs on the left to one length.
+    """Pad (prompt, target) pairs on the left to one length, where the model is.
 
     Returns:
         ids with prompt and target, positions counted from each row's first token, and `targets`: the token to
@@ -84,7 +84,8 @@ def collate(base: Base, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> 
         targets[n, width - len(target) :] = torch.tensor(target)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     padded = bool((mask == 0).any())
-    return Batch(ids, mask if padded else None, positions, targets, width)
+    ids, positions, targets = (x.to(base.device) for x in (ids, positions, targets))
+    return Batch(ids, mask.to(base.device) if padded else None, positions, targets, width)
 
 
 def logits_before_targets(base: Base, batch: Batch) -> Tensor:
