@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from orthomesh.engines.inprocess import InProcess
+from orthomesh.methods import MethodSettings
 from orthomesh.methods.parts import unpack
 from orthomesh.methods.setup import Setup
 from orthomesh.methods.sparse_orthogonal import SparseOrthogonal
@@ -46,7 +47,7 @@ class Played:
 
 
 def _play(
-    settings: SparseOrthogonal,
+    settings: MethodSettings,
     setup: Setup,
     rounds: int = 2,
     air: Air | None = None,

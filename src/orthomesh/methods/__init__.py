@@ -6,8 +6,12 @@ from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 from ..types import Method
+from .conlora import ConLora
+from .fedsa import FedSa
+from .ffa import Ffa
 from .gossip_lora import GossipLora
 from .local import Local
+from .rolora import Rolora
 from .setup import Setup
 from .sparse_orthogonal import SparseOrthogonal
 
@@ -29,6 +33,10 @@ class MethodSettings(Protocol):
 METHODS: Mapping[str, type[Any]] = {
     "local": Local,
     "gossip_lora": GossipLora,
+    "ffa": Ffa,
+    "conlora": ConLora,
+    "fedsa": FedSa,
+    "rolora": Rolora,
     "sparse_orthogonal": SparseOrthogonal,
 }
 """Settings class of every method, by kind."""

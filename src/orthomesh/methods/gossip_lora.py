@@ -1,4 +1,7 @@
-"""Gossip LoRA (Dec-LoRA, arXiv 2501.15361): both factors trained and averaged among neighbours, eqs. (5)-(10)."""
+"""Gossip LoRA (Dec-LoRA, arXiv 2501.15361): both factors trained and averaged among neighbours, eqs. (5)-(10).
+
+Its relatives train or average one factor only; they take these functions with `factors` set to what they name.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ from ..rng import key, stream
 from ..topology.graphs import random_neighbours
 from ..topology.mixing import metropolis
 from ..types import (
+    Array,
     Bank,
     DeviceState,
     Edge,
@@ -36,6 +40,9 @@ from ..types import (
 from ..wireless.link import max_power_w
 from ..wireless.power import broadcast_power_w
 from .setup import Setup, device_rows
+
+Factors = Literal["A", "B", "AB"]
+"""One factor of an adapter, or both."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -67,28 +74,30 @@ def init(device: int, setup: Setup) -> DeviceState:
     return DeviceState(id=device, own={"seed": np.array(key(setup.seed, "common-start"), dtype=np.uint64)})
 
 
-def fit(device: DeviceState, t: Round, c: GossipLora, setup: Setup) -> tuple[DeviceState, Learnt]:
-    """Train A and B on the device's own data, eqs. (5)-(6); the optimiser starts afresh after each averaging."""
-    from ..models.base import load_base  # late: the command line reads this file for its settings
-    from ..models.finetune import Factors
-    from ..models.finetune import fit as finetune
+def fit(
+    device: DeviceState, t: Round, c: GossipLora, setup: Setup, factors: Factors = "AB"
+) -> tuple[DeviceState, Learnt]:
+    """Train what `factors` names on the device's own data, eqs. (5)-(6); the optimiser starts afresh every round."""
+    from ..models import finetune  # late: the command line reads this file for its settings
+    from ..models.base import load_base
 
     base = load_base(setup.model)
     own = device.own
     if "B" not in own:
-        start = projection(int(own["seed"]), base.layout)
-        own = {**own, "A": start, "B": np.zeros(base.layout.num_expansion, dtype=np.float32)}
+        common = projection(int(own["seed"]), base.layout)
+        own = {**own, "A": common, "B": np.zeros(base.layout.num_expansion, dtype=np.float32)}
     train = setup.train if c.learning_rate is None else replace(setup.train, learning_rate=c.learning_rate)
     order = stream(t.seed, "batches", t.index, device.id)
-    factors = Factors(A=own["A"], B=own["B"], train_projection=True)
+    still = np.zeros(own["B"].size, dtype=bool) if factors == "A" else None  # a mask that lets nothing of B move
+    start = finetune.Factors(A=own["A"], B=own["B"], active=still, train_projection=factors != "B")
     done, total = t.index * train.steps, t.total * train.steps
-    ended, learnt = finetune(base, device_rows(setup, device.id), factors, train, order, done=done, total=total)
+    ended, learnt = finetune.fit(base, device_rows(setup, device.id), start, train, order, done=done, total=total)
     return replace(device, own={**own, "A": ended.A, "B": ended.B}), learnt
 
 
-def describe(device: DeviceState, t: Round) -> Facts:
+def describe(device: DeviceState, t: Round, factors: Factors = "AB") -> Facts:
     """Only how much it would send."""
-    size = 8 * len(_frame(device).payload)
+    size = 8 * len(_frame(device, factors).payload)
     return Facts(id=device.id, public={}, columns=encode([]).columns, payload_bits=size)
 
 
@@ -110,26 +119,38 @@ def plan(facts: Mapping[int, Facts], t: Round, c: GossipLora, setup: Setup) -> P
     return Plan(phases=(Phase(name="gossip", edges=tuple(edges)),) if edges else ())
 
 
-def send(device: DeviceState, phase: Phase, t: Round) -> tuple[Message, ...]:
-    """Both factors in 16 bit, to all neighbours at once."""
+def send(device: DeviceState, phase: Phase, t: Round, factors: Factors = "AB") -> tuple[Message, ...]:
+    """What `factors` names in 16 bit, to all neighbours at once."""
     dsts = tuple(e.dst for e in phase.edges if e.src == device.id)
     if not dsts:
         return ()
-    frame = _frame(device)
+    frame = _frame(device, factors)
     return (Message(src=device.id, dsts=dsts, payload=frame.payload, columns=frame.columns),)
 
 
-def merge(device: DeviceState, inbox: Sequence[Envelope], phase: Phase, t: Round) -> DeviceState:
-    """x <- W x for A and for B, eqs. (9)-(10) with weights that add up to one."""
-    got = [(e.edge, decode(e.payload)) for e in inbox if e.payload is not None]
-    for edge, parts in got:
-        if not parts.keys() >= {"A", "B"}:
-            raise ValueError(f"device {edge.src} sent {sorted(parts)} where A and B belong")
+def merge(
+    device: DeviceState, inbox: Sequence[Envelope], phase: Phase, t: Round, factors: Factors = "AB"
+) -> DeviceState:
+    """x <- W x for what `factors` names, eqs. (9)-(10) with weights that add up to one."""
+    got = received(inbox, factors)
     mixed = {
-        name: mix(device.own[name], {edge.src: (edge.weight, parts[name]) for edge, parts in got})
-        for name in ("A", "B")
+        name: mix(device.own[name], {k: (weight, parts[name]) for k, (weight, parts) in got.items()})
+        for name in factors
     }
     return replace(device, own={**device.own, **mixed})
+
+
+def received(inbox: Sequence[Envelope], factors: Factors) -> dict[int, tuple[float, dict[str, Array]]]:
+    """Weight and factors of every neighbour that arrived, by id.
+
+    Raises:
+        ValueError: a message that holds something else.
+    """
+    got = {e.edge.src: (e.edge.weight, decode(e.payload)) for e in inbox if e.payload is not None}
+    for k, (_, parts) in got.items():
+        if parts.keys() != set(factors):
+            raise ValueError(f"device {k} sent {sorted(parts)} where {' and '.join(factors)} belong")
+    return got
 
 
 def bank(device: DeviceState) -> Bank:
@@ -139,5 +160,5 @@ def bank(device: DeviceState) -> Bank:
     return Bank(experts=(Expert(owner=device.id, A=device.own["A"], B=device.own["B"]),))
 
 
-def _frame(device: DeviceState) -> Frame:
-    return encode([Section("values", name, device.own[name].astype(np.float16)) for name in ("A", "B")])
+def _frame(device: DeviceState, factors: Factors) -> Frame:
+    return encode([Section("values", name, device.own[name].astype(np.float16)) for name in factors])
