@@ -17,6 +17,7 @@ import yaml
 from rich.console import Console
 
 from . import __version__
+from .commands.keys import keys
 from .commands.speech import sentences
 
 if TYPE_CHECKING:
@@ -249,6 +250,9 @@ def export(
 def version() -> None:
     """Print the version."""
     print(__version__)
+
+
+app.command()(keys)
 
 
 def main() -> None:
