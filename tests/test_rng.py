@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from orthomesh.rng import key, stream
+from orthomesh.rng import _splitmix, key, normals, stream, uniforms
 
 PURPOSE = st.from_regex(r"[a-z]{1,8}", fullmatch=True)
 IDS = st.lists(st.integers(0, 10**6), max_size=3)
@@ -70,3 +70,26 @@ def test_order_number_and_grouping_of_ids_matter() -> None:
     ]
     assert len(set(keys)) == len(keys)
     assert key(1, "x", 2) != key(12, "x") != key(1, "x", -2)
+
+
+def test_hashed_numbers_are_uniform_independent_and_depend_on_their_own_ids_only() -> None:
+    low, high = np.triu_indices(200, 1)
+    u = uniforms(7, "test", low, high)
+    assert stats.kstest(u, "uniform").pvalue > 1e-3
+    assert len(np.unique(u)) == len(u)
+    for other in (uniforms(8, "test", low, high), uniforms(7, "else", low, high), uniforms(7, "test", high, low)):
+        assert abs(np.corrcoef(u, other)[0, 1]) < 4 / np.sqrt(len(u))
+    assert abs(np.corrcoef(u[1:], u[:-1])[0, 1]) < 4 / np.sqrt(len(u))
+    assert np.array_equal(uniforms(7, "test", low[5:7], high[5:7]), u[5:7])
+
+
+def test_hashed_normal_numbers_are_normal() -> None:
+    z = normals(1, "test", np.arange(20_000), 3)
+    assert stats.kstest(z, "norm").pvalue > 1e-3
+    assert normals(1, "test", 5, 3)[0] == z[5]
+
+
+def test_one_step_of_splitmix_is_the_published_one() -> None:
+    """First output of the reference generator with state 0."""
+    state = np.array([0x9E3779B97F4A7C15], dtype=np.uint64)
+    assert int(_splitmix(state)[0]) == 0xE220A8397B1DCDAF

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from orthomesh.config import parse
-from orthomesh.wireless.channel import Channel, gains, path_gain, positions
+from orthomesh.wireless.channel import Channel, gains, mean_gains, pair_gains, path_gain, positions, realistic
+from orthomesh.wireless.pathloss import umi_db
 
 LINE = Channel(positions_m=((0.0, 0.0), (30.0, 40.0), (0.0, 0.5)), exponent=2.0, reference_loss_db=0.0, fading="none")
 
@@ -96,3 +98,63 @@ def test_settings_are_bounded() -> None:
         parse(Channel, {"radius_m": 0.0}, "channel")
     with pytest.raises(ValueError, match=r"channel\.reference_loss_db"):
         parse(Channel, {"reference_loss_db": -1.0}, "channel")
+
+
+EVERYTHING = Channel(path_loss="d2d_outdoor", blocks=3, doppler_hz=0.002, speed_mps=0.5, fading="rician", draws="hash")
+SOME = st.sampled_from(
+    [EVERYTHING, realistic(), Channel(), Channel(region="square", draws="hash", fading="nakagami")]
+    + [Channel(path_loss=m, blocks="ergodic") for m in ("umi", "inh_mixed", "v2v_urban", "d2d_indoor")]
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(channel=SOME, seed=st.integers(0, 2**40), index=st.integers(0, 5))
+def test_pairs_in_bulk_have_the_numbers_of_the_matrix(channel: Channel, seed: int, index: int) -> None:
+    h = gains(channel, seed, index, 7)
+    i, j = np.array([5, 1, 0]), np.array([2, 6, 3])
+    assert np.array_equal(pair_gains(channel, seed, index, 7, (i, j)), h[i, j])
+    assert np.array_equal(h, h.T)
+    assert np.all(h[~np.eye(7, dtype=bool)] > 0.0)
+    assert np.array_equal(h[:4, :4], gains(channel, seed, index, 4))
+
+
+def test_hashed_places_are_uniform_too() -> None:
+    disk = positions(Channel(radius_m=10.0, draws="hash"), 1, 3000)
+    assert stats.kstest((np.hypot(*disk.T) / 10.0) ** 2, "uniform").pvalue > 1e-3
+    square = positions(Channel(radius_m=10.0, draws="hash", region="square"), 1, 3000)
+    assert stats.kstest(square.ravel(), stats.uniform(-10.0, 20.0).cdf).pvalue > 1e-3
+
+
+def test_walkers_start_where_they_would_stand() -> None:
+    walking = Channel(speed_mps=1.0, round_s=10.0)
+    assert np.array_equal(positions(walking, 0, 5), positions(Channel(), 0, 5))
+    way_m = np.hypot(*(positions(walking, 0, 5, 3) - positions(walking, 0, 5, 2)).T)
+    assert np.all(way_m <= 10.0 + 1e-9)
+    assert way_m.max() == pytest.approx(10.0)
+
+
+def test_shadowing_comes_with_its_table_and_can_have_mean_one() -> None:
+    pairs = (np.zeros(20_000, dtype=np.int64), np.arange(1, 20_001))
+    far = Channel(positions_m=((0.0, 0.0), *[(50.0, 0.0)] * 20_000), fading="none", path_loss="umi", sight="never")
+    plain = mean_gains(replace(far, shadowing_db=0.0), 0, 0, 20_001, pairs)
+    assert 10 * np.log10(plain) == pytest.approx(-umi_db(np.array([50.0]), 2.0, False)[0], abs=1e-9)
+    ratio_db = 10 * np.log10(mean_gains(far, 0, 0, 20_001, pairs) / plain)
+    assert abs(ratio_db.std() - 7.82) < 4 * 7.82 / math.sqrt(40_000)
+    scaled = mean_gains(replace(far, shadowing_db=3.0, shadowing_mean_one=True), 0, 0, 20_001, pairs) / plain
+    assert abs(scaled.mean() - 1.0) < 4 * scaled.std() / math.sqrt(20_000)
+
+
+def test_two_devices_in_one_place_count_as_one_metre_apart() -> None:
+    together = Channel(positions_m=((1.0, 1.0), (1.0, 1.0)), fading="none", reference_loss_db=0.0)
+    assert gains(together, 0, 0, 2)[0, 1] == 1.0
+
+
+def test_a_pair_with_nobody_is_refused_and_so_are_places_that_are_none() -> None:
+    with pytest.raises(ValueError, match=r"does not exist; ids are 0\.\.2"):
+        pair_gains(Channel(), 0, 0, 3, (np.array([0]), np.array([3])))
+    with pytest.raises(ValueError, match=r"channel\.positions_m\.0\.1"):
+        parse(Channel, {"positions_m": [[0.0, math.nan]]}, "channel")
+    with pytest.raises(ValueError, match=r"for 2 GHz, got 3\.5"):
+        gains(Channel(path_loss="d2d_outdoor", carrier_ghz=3.5), 0, 0, 2)
+    with pytest.raises(ValueError, match="lies outside the disk"):
+        positions(Channel(radius_m=5.0, speed_mps=1.0, positions_m=((9.0, 0.0),)), 0, 1)

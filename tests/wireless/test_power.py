@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from itertools import combinations
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from orthomesh.wireless.power import (
     is_feasible,
     payload_limit_bits,
     required_power_w,
+    required_powers_w,
     served,
     unicast_powers_w,
 )
@@ -27,6 +29,7 @@ from orthomesh.wireless.power import (
 PAPER = Radio(min_efficiency_bps_per_hz=0.0)
 WIDE = Radio(bandwidth_hz=20e6, deadline_s=5.0)
 GAIN = st.floats(-150.0, -60.0).map(from_db)  # from hopeless to next door
+BITS = st.sampled_from([0, 1, 10**4, 10**9])
 CASTS: tuple[Cast, ...] = ("broadcast", "unicast")
 CAST = st.sampled_from(CASTS)
 
@@ -175,3 +178,27 @@ def test_bad_numbers_are_refused() -> None:
         required_power_w(-1, 1.0, 1, Radio())
     with pytest.raises(ValueError, match="gains are >= 0"):
         payload_limit_bits([-1.0], Radio(), "unicast")
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    links=st.lists(
+        st.tuples(st.sampled_from([0, 1, 10**4, 10**9]), GAIN | st.just(0.0), st.integers(1, 6)), min_size=1
+    ),
+    noise=st.sampled_from(["per_band", "fixed"]),
+)
+def test_many_links_at_once_are_as_one_by_one(links: list[tuple[int, float, int]], noise: Literal["per_band"]) -> None:
+    radio = Radio(noise=noise)
+    bits, gains, share = (np.array(column) for column in zip(*links, strict=True))
+    one_by_one = [required_power_w(b, g, n, radio) for b, g, n in links]
+    assert required_powers_w(bits, gains, radio, share).tolist() == pytest.approx(one_by_one, rel=1e-12)
+
+
+def test_bad_numbers_among_many_are_refused() -> None:
+    good = np.array([1e-9, 1e-8])
+    with pytest.raises(ValueError, match="share is below 1"):
+        required_powers_w(1.0, good, Radio(), np.array([1, 0]))
+    with pytest.raises(ValueError, match="gain is negative or not a number"):
+        required_powers_w(1.0, np.array([1.0, math.nan]), Radio())
+    with pytest.raises(ValueError, match="payload is negative"):
+        required_powers_w(np.array([1.0, -1.0]), good, Radio())

@@ -10,6 +10,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+import numpy as np
+from jaxtyping import Float, Int, Real
+
 from .link import Radio, efficiency, max_power_w, noise_w
 
 Cast = Literal["broadcast", "unicast"]
@@ -169,3 +172,43 @@ def served(bits: int | float, gains: Mapping[int, float], radio: Radio, cast: Ca
     while count < len(ranked) and math.fsum(powers_w[: count + 1]) <= limit_w:
         count += 1
     return tuple(sorted(ranked[:count]))
+
+
+def required_powers_w(
+    bits: Real[np.ndarray, " P"] | int | float,
+    gains: Float[np.ndarray, " P"],
+    radio: Radio,
+    share: Int[np.ndarray, " P"] | int = 1,
+) -> Float[np.ndarray, " P"]:
+    """Lemma 1 for many links at once, eq. (25): `required_power_w` element by element.
+
+    Args:
+        bits: payload of each link, or one for all; >= 0.
+        gains: linear power gain of each link, >= 0.
+        radio: the settings.
+        share: how many links split the band of each sender, or one number for all.
+
+    Returns:
+        W, [P]; infinite where no power is enough, 0 for no bits. A link is usable where it is at most `max_power_w`.
+
+    Raises:
+        ValueError: a negative size or gain, one that is not a number, or a share below 1.
+
+    >>> radio = Radio(noise_dbm_per_hz=-90.0, noise_figure_db=0.0)
+    >>> required_powers_w(2e6, np.array([1e-5, 0.0]), radio).round(9).tolist()
+    [0.3, inf]
+    """
+    size, part = np.broadcast_arrays(np.asarray(bits, dtype=np.float64), np.asarray(share), gains)[:2]
+    if not np.all(part >= 1):
+        raise ValueError("a band is shared by at least one link; a share is below 1")
+    if not np.all(gains >= 0.0):
+        raise ValueError("a power gain is negative or not a number; gains are >= 0")
+    if not np.all(size >= 0.0):
+        raise ValueError("a payload is negative or not a number; sizes are bits >= 0")
+    band_hz = radio.bandwidth_hz / part
+    noise = noise_w(radio, radio.bandwidth_hz) / (part if radio.noise == "per_band" else 1)
+    exponent = np.maximum(size / (band_hz * radio.deadline_s), radio.min_efficiency_bps_per_hz)
+    hopeless = (gains == 0.0) | (exponent > LARGEST_EFFICIENCY_BPS_PER_HZ)
+    reached = np.expm1(np.where(hopeless, 0.0, exponent) * math.log(2.0))
+    needed = noise / np.where(hopeless, 1.0, gains) * reached
+    return np.where(size == 0.0, 0.0, np.where(hopeless, math.inf, needed))
