@@ -24,7 +24,7 @@ T = Round(seed=3, index=1, total=4)
 RADIO = Radio(noise_dbm_per_hz=-120.0, noise_figure_db=0.0, max_power_dbm=0.0)
 SETUP = Setup(
     seed=0,
-    assignment=("zelk",),
+    assignment=("zelk",) * 9,
     model=ModelSettings(),
     train=TrainSettings(),
     tasks=TaskSettings(),

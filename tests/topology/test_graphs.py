@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import combinations
 
 import networkx as nx
@@ -11,7 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orthomesh.rng import stream
-from orthomesh.topology.graphs import Pair, complete, components, random_neighbours, ring
+from orthomesh.topology.graphs import (
+    Pair,
+    complete,
+    components,
+    geometric,
+    hypercube,
+    random_neighbours,
+    random_regular,
+    ring,
+    star,
+    torus,
+)
 
 IDS = st.lists(st.integers(0, 40), unique=True, max_size=9)
 
@@ -35,6 +47,51 @@ def test_graphs_on_paper() -> None:
 def test_complete_and_ring_are_those_of_networkx(n: int) -> None:
     assert nx.utils.graphs_equal(nx.Graph(complete(range(n))), nx.complete_graph(n))
     assert nx.utils.graphs_equal(nx.Graph(ring(range(n))), nx.cycle_graph(n))
+
+
+def test_torus_star_and_hypercube_on_paper() -> None:
+    assert star([4, 1, 2]) == ((1, 2), (1, 4))
+    assert torus([9, 1, 2, 3, 4, 5]) == ((1, 2), (1, 3), (1, 4), (2, 3), (2, 5), (3, 9), (4, 5), (4, 9), (5, 9))
+    assert torus(range(5)) == ring(range(5))
+    assert hypercube([7]) == star([7]) == torus([7]) == star([]) == torus([]) == ()
+
+
+@pytest.mark.parametrize("k", [2, 3, 4])
+def test_torus_star_and_hypercube_are_those_of_networkx(k: int) -> None:
+    rows, columns = k + 1, k + 2  # as square as 12, 20 and 30 allow
+    theirs = nx.convert_node_labels_to_integers(nx.grid_2d_graph(rows, columns, periodic=True), ordering="sorted")
+    assert nx.utils.graphs_equal(nx.Graph(torus(range(rows * columns))), theirs)
+    assert nx.utils.graphs_equal(nx.Graph(star(range(k))), nx.star_graph(k - 1))
+    theirs = nx.convert_node_labels_to_integers(nx.hypercube_graph(k), ordering="sorted")
+    assert nx.utils.graphs_equal(nx.Graph(hypercube(range(2**k))), theirs)
+
+
+def test_geometric_is_that_of_networkx() -> None:
+    places = {i: tuple(stream(3, "place", i).random(2).tolist()) for i in range(30)}
+    theirs = nx.random_geometric_graph(30, 0.3, pos=places)
+    assert set(geometric(places, 0.3)) == {(min(e), max(e)) for e in theirs.edges}
+
+
+@settings(max_examples=60, deadline=None)
+@given(n=st.integers(1, 14), degree=st.integers(0, 13), seed=st.integers(0, 99))
+def test_regular_graphs_give_everybody_as_many_neighbours(n: int, degree: int, seed: int) -> None:
+    if degree >= n or degree * n % 2:
+        with pytest.raises(ValueError, match="no graph of"):
+            random_regular(range(n), degree, stream(seed, "regular"))
+        return
+    pairs = random_regular(range(n), degree, stream(seed, "regular"))
+    assert list(pairs) == sorted({(i, j) for i, j in pairs if i < j})
+    assert all(sum(i in pair for pair in pairs) == degree for i in range(n))
+
+
+def test_regular_graphs_are_uniform() -> None:
+    """Six devices with two neighbours each: 60 hexagons and 10 pairs of triangles."""
+    n = 1000
+    drawn = [random_regular(range(6), 2, stream(0, "regular", k)) for k in range(n)]
+    counts = {pairs: drawn.count(pairs) for pairs in set(drawn)}
+    assert len(counts) == 70
+    squares = sum((count - n / 70) ** 2 for count in counts.values()) / (n / 70)
+    assert squares < 119.9  # 99.99 % of chi-squared with 69 degrees of freedom
 
 
 @settings(max_examples=100, deadline=None)
@@ -79,6 +136,14 @@ def test_bad_input_is_refused() -> None:
             components([0, 1], [pair])
     with pytest.raises(ValueError, match="at least 0 neighbours"):
         random_neighbours([0, 1], set(), -1, rng)
-    for build in (ring, complete):
+    for count in (0, 3, 12):
+        with pytest.raises(ValueError, match="a power of two"):
+            hypercube(range(count))
+    with pytest.raises(ValueError, match="device 1 is at"):
+        geometric({0: (0.0, 0.0), 1: (math.nan, 0.0)}, 1.0)
+    for reach_m in (-1.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match="a reach is"):
+            geometric({}, reach_m)
+    for build in (ring, complete, star, torus, hypercube):
         with pytest.raises(ValueError, match="device 3 is given twice"):
             build([3, 1, 3])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import networkx as nx
 import numpy as np
@@ -11,7 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orthomesh.topology.mixing import Pair, matrix, metropolis, slem
+from orthomesh.rng import stream
+from orthomesh.topology.mixing import (
+    Pair,
+    consensus_distance,
+    consensus_over_time,
+    equal,
+    matrix,
+    metropolis,
+    slem,
+    spectral_gap,
+)
 
 
 def mixing(graph: nx.Graph[int]) -> np.ndarray:
@@ -96,3 +106,43 @@ def test_bad_input_is_refused() -> None:
         matrix({(0, 7): 1.0}, [0, 1])
     with pytest.raises(ValueError, match="not empty"):
         slem(np.zeros((0, 0)))
+
+
+def test_equal_weights_on_paper() -> None:
+    assert equal({3: [], 1: [3, 2], 2: [1]}) == {
+        (1, 1): 1 / 3,
+        (1, 2): 1 / 3,
+        (1, 3): 1 / 3,
+        (2, 1): 1 / 2,
+        (2, 2): 1 / 2,
+        (3, 3): 1.0,
+    }
+    for heard in ({0: [0]}, {0: [1, 1], 1: []}, {0: [2]}):
+        with pytest.raises(ValueError, match="device 0 hears"):
+            equal(heard)
+
+
+def test_consensus_distance_is_the_spread_of_the_rows() -> None:
+    x = stream(0, "x").standard_normal((7, 5))
+    assert consensus_distance(x) == pytest.approx(math.sqrt(x.var(axis=0).sum()))
+    assert consensus_distance(np.tile(x[:1], (4, 1))) == pytest.approx(0.0, abs=1e-12)
+    with pytest.raises(ValueError, match="at least one"):
+        consensus_distance(np.zeros((0, 3)))
+
+
+@settings(max_examples=50, deadline=None)
+@given(graph=graphs(), seed=st.integers(0, 99))
+def test_no_disagreement_outlives_its_share(graph: tuple[list[int], list[Pair]], seed: int) -> None:
+    ids, pairs = graph
+    w = matrix(metropolis(pairs, ids), ids)
+    over_time = consensus_over_time(stream(seed, "x").standard_normal((len(ids), 3)), [w] * 4)
+    assert len(over_time) == 5
+    for before, after in pairwise(over_time):
+        assert after <= (1.0 - spectral_gap(w)) * before + 1e-12
+
+
+def test_the_slowest_direction_decays_exactly_by_its_share() -> None:
+    w = mixing(nx.cycle_graph(8))
+    slow = np.cos(2 * np.pi * np.arange(8) / 8)[:, None]  # the eigenvector of a ring
+    over_time = consensus_over_time(slow, [w] * 3)
+    assert over_time[3] / over_time[0] == pytest.approx((1 - 2 / 3 * (1 - math.cos(2 * math.pi / 8))) ** 3)

@@ -20,13 +20,11 @@ from ..config import STRICT
 from ..exchange.aggregation import mix
 from ..exchange.payload import Frame, Section, decode, encode
 from ..rng import key, stream
-from ..topology.graphs import random_neighbours
-from ..topology.mixing import metropolis
+from ..topology.overlay import Scene, Topology, overlay
 from ..types import (
     Array,
     Bank,
     DeviceState,
-    Edge,
     Envelope,
     Expert,
     Facts,
@@ -39,6 +37,7 @@ from ..types import (
 )
 from ..wireless.link import max_power_w
 from ..wireless.power import broadcast_power_w
+from .overlays import gather, overlay_phases, passed_on
 from .setup import Setup, device_rows
 
 Factors = Literal["A", "B", "AB"]
@@ -50,14 +49,22 @@ class GossipLora:
     """Settings of gossip LoRA."""
 
     kind: Literal["gossip_lora"] = "gossip_lora"
+    topology: Topology = "random"
+    """Who averages with whom: every round anew random neighbours or a random matching among the links that can carry
+    the payload, all such links (`radio`), or an overlay, whose edges take the radio path of fewest hops they need."""
     num_neighbours: Annotated[int, Field(ge=0)] = 3
-    """Neighbours a device averages with in a round, drawn at random among the links that can carry the payload;
-    0: all of them."""
+    """Neighbours a device averages with in a round under `random` (0: all it can reach) and `regular`; peers k of
+    `base`, devices it sends to under `el_local` and `el_oracle`, other members of a clique of `d_cliques`."""
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     """Of AdamW; none: the run's."""
 
     def build(self, setup: Setup) -> Method:
-        """The method's functions for one run."""
+        """The method's functions for one run.
+
+        Raises:
+            ValueError: a topology that this number of devices or neighbours does not have.
+        """
+        _weights(Round(setup.seed, 0, 1), frozenset(), self, setup)
         return Method(
             init=partial(init, setup=setup),
             fit=partial(fit, c=self, setup=setup),
@@ -102,7 +109,10 @@ def describe(device: DeviceState, t: Round, factors: Factors = "AB") -> Facts:
 
 
 def plan(facts: Mapping[int, Facts], t: Round, c: GossipLora, setup: Setup) -> Plan:
-    """Random neighbours among the links that can carry the payload both ways, Metropolis weights."""
+    """Metropolis or equal weights of the topology, and the phases that bring to each what it averages.
+
+    Overlay edges whose ends no radio path joins are left out, their weight stays at home.
+    """
     ids = sorted(facts)
     limit = max_power_w(setup.radio)
     need = {
@@ -111,19 +121,31 @@ def plan(facts: Mapping[int, Facts], t: Round, c: GossipLora, setup: Setup) -> P
         for j in ids
         if i != j
     }
-    allowed = {(i, j) for i in ids for j in ids if i < j and max(need[i, j], need[j, i]) <= limit}
-    most = c.num_neighbours or len(ids)
-    pairs = random_neighbours(ids, allowed, most, stream(t.seed, "neighbours", t.index))
-    weights = metropolis(pairs, ids)
-    edges = sorted(Edge(a, b, weights[a, b]) for i, j in pairs for a, b in ((i, j), (j, i)))
-    return Plan(phases=(Phase(name="gossip", edges=tuple(edges)),) if edges else ())
+    usable = frozenset((i, j) for i in ids for j in ids if i < j and max(need[i, j], need[j, i]) <= limit)
+    links = {link: need[link] / limit for i, j in usable for link in ((i, j), (j, i))}
+    return Plan(phases=overlay_phases(_weights(t, usable, c, setup), links))
+
+
+def _weights(t: Round, usable: frozenset[tuple[int, int]], c: GossipLora, setup: Setup) -> dict[tuple[int, int], float]:
+    scene = Scene(
+        ids=tuple(range(setup.num_devices)),
+        usable=usable,
+        degree=c.num_neighbours,
+        labels=dict(enumerate(setup.assignment)),
+        seed=t.seed,
+        round_index=t.index,
+    )
+    return overlay(c.topology, scene)
 
 
 def send(device: DeviceState, phase: Phase, t: Round, factors: Factors = "AB") -> tuple[Message, ...]:
-    """What `factors` names in 16 bit, to all neighbours at once."""
-    dsts = tuple(e.dst for e in phase.edges if e.src == device.id)
+    """What `factors` names in 16 bit, to all who need it at once; or what is passed on for another."""
+    mine = [e for e in phase.edges if e.src == device.id]
+    dsts = tuple(e.dst for e in mine)
     if not dsts:
         return ()
+    if mine[0].carries:
+        return passed_on(device, mine[0].carries, dsts)
     frame = _frame(device, factors)
     return (Message(src=device.id, dsts=dsts, payload=frame.payload, columns=frame.columns),)
 
@@ -131,8 +153,11 @@ def send(device: DeviceState, phase: Phase, t: Round, factors: Factors = "AB") -
 def merge(
     device: DeviceState, inbox: Sequence[Envelope], phase: Phase, t: Round, factors: Factors = "AB"
 ) -> DeviceState:
-    """x <- W x for what `factors` names, eqs. (9)-(10) with weights that add up to one."""
-    got = received(inbox, factors)
+    """x <- W x for what `factors` names, eqs. (9)-(10) with weights that add up to one, once all relays are through."""
+    device, arrived = gather(device, inbox, phase)
+    if phase.name == "relay":
+        return device
+    got = received(arrived, factors)
     mixed = {
         name: mix(device.own[name], {k: (weight, parts[name]) for k, (weight, parts) in got.items()})
         for name in factors

@@ -1,8 +1,12 @@
-"""Weights of gossip averaging and how fast it mixes: Metropolis-Hastings (Boyd, Diaconis and Xiao 2004)."""
+"""Weights of gossip averaging and how fast it mixes: Metropolis-Hastings (Boyd, Diaconis and Xiao 2004).
+
+W_ij is what the receiver i gives to the value of the sender j. Rows add up to one (row-stochastic: everybody
+averages); where columns do too (doubly stochastic) the mean of all devices stays what it was.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -38,6 +42,31 @@ def metropolis(pairs: Iterable[Pair], ids: Iterable[int]) -> dict[Pair, float]:
         row = {j: 1.0 / (1 + max(len(around), len(neighbours[j]))) for j in sorted(around)}
         row[i] = 1.0 - sum(row.values())
         weights |= {(i, j): row[j] for j in sorted(row)}
+    return weights
+
+
+def equal(heard: Mapping[int, Iterable[int]]) -> dict[Pair, float]:
+    """Everybody weighs itself and all it hears alike, W_ij = 1 / (1 + number heard).
+
+    Args:
+        heard: whom each device hears, by receiver.
+
+    Returns:
+        Weight of every (receiver, sender) and every (i, i); rows sum to 1, columns too if everybody is heard by
+        as many as it hears and all hear equally many. Ascending.
+
+    Raises:
+        ValueError: a device that hears itself, one twice, or one that is not given.
+
+    >>> equal({0: [1], 1: []})
+    {(0, 0): 0.5, (0, 1): 0.5, (1, 1): 1.0}
+    """
+    weights: dict[Pair, float] = {}
+    for i in sorted(heard):
+        row = sorted([i, *heard[i]])
+        if len(set(row)) < len(row) or not heard.keys() >= set(row):
+            raise ValueError(f"mixing: device {i} hears {row[:-1]}, which must be others of the devices, each once")
+        weights |= {(i, j): 1.0 / len(row) for j in row}
     return weights
 
 
@@ -84,3 +113,66 @@ def slem(matrix: Float[np.ndarray, "n n"]) -> float:
     if n == 0 or matrix.shape != (n, n):
         raise ValueError(f"mixing: W must be square and not empty, got shape {matrix.shape}")
     return float(np.linalg.norm(matrix - 1.0 / n, ord=2))
+
+
+def spectral_gap(matrix: Float[np.ndarray, "n n"]) -> float:
+    """How fast a round mixes, 1 - ||W - 11'/n||_2; the larger the better.
+
+    Args:
+        matrix: doubly stochastic W, [n n].
+
+    Returns:
+        In [0, 1] for doubly stochastic W.
+
+    >>> spectral_gap(np.eye(3))
+    0.0
+    """
+    return 1.0 - slem(matrix)
+
+
+def consensus_distance(parameters: Float[np.ndarray, "n d"]) -> float:
+    r"""How far devices are apart, root mean square distance to their mean.
+
+    .. math::  \Xi = \Bigl( \frac 1 n \sum_i \lVert x_i - \bar x \rVert^2 \Bigr)^{1/2}
+
+    Args:
+        parameters: one row per device. [n d]
+
+    Returns:
+        >= 0; 0 where all agree.
+
+    Raises:
+        ValueError: no device.
+
+    >>> consensus_distance(np.array([[0.0, 3.0], [8.0, 9.0]]))
+    5.0
+    """
+    if len(parameters) == 0:
+        raise ValueError("mixing: the distance between devices needs at least one")
+    apart = parameters - parameters.mean(axis=0)
+    return float(np.sqrt(np.square(apart).sum() / len(parameters)))
+
+
+def consensus_over_time(
+    parameters: Float[np.ndarray, "n d"], rounds: Sequence[Float[np.ndarray, "n n"]]
+) -> list[float]:
+    """Consensus distance before the first and after each of some rounds of pure averaging, x <- W x.
+
+    The gap alone foretells little of deep learning (Vogels, Hendrikx and Jaggi 2022); this shows it round by
+    round, for graphs that change too.
+
+    Args:
+        parameters: one row per device. [n d]
+        rounds: W of each round, [n n].
+
+    Returns:
+        One more distance than there are rounds.
+
+    >>> consensus_over_time(np.array([[0.0], [2.0]]), [np.eye(2), np.full((2, 2), 0.5)])
+    [1.0, 1.0, 0.0]
+    """
+    distances = [consensus_distance(parameters)]
+    for w in rounds:
+        parameters = w @ parameters
+        distances.append(consensus_distance(parameters))
+    return distances
