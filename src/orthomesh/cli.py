@@ -54,6 +54,8 @@ def run(
     rounds: Annotated[int | None, typer.Option(help="Communication rounds.")] = None,
     seed: Annotated[int | None, typer.Option(help="Every random draw is keyed by it.")] = None,
     workers: Annotated[int | None, typer.Option(help="Worker processes; does not change the result.")] = None,
+    engine: Annotated[str | None, typer.Option(help="inprocess, or ray: workers on a Ray cluster.")] = None,
+    ray_address: Annotated[str | None, typer.Option(help="Running Ray cluster, HOST:PORT or auto.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; default: runs/PRESET-DATE.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the result.")] = False,
 ) -> None:
@@ -67,6 +69,7 @@ def run(
     named = {
         "model.source": model, "tasks.names": f"[{tasks}]" if tasks is not None else None, "tasks.data": data,
         "devices": devices, "rounds": rounds, "seed": seed, "workers": workers,
+        "engine": engine, "ray_address": ray_address,
     }  # fmt: skip
     given = [f"{key}={value}" for key, value in named.items() if value is not None]
     with sentences():

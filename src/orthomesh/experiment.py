@@ -13,14 +13,15 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass as settings
 
 from .checkpoint import digest, load_devices, save_devices, write_whole
 from .config import STRICT
-from .engines.inprocess import InProcess, pin_threads, worker_pool
+from .engines.inprocess import InProcess, Pool, pin_threads, worker_pool
+from .engines.ray import ray_pool
 from .evaluation.accuracy import Exam, no_bank, test_rows
 from .evaluation.examine import examine, examine_oracle
 from .evaluation.record import Journal, write_tables
@@ -68,6 +69,10 @@ class Experiment:
     """Communication rounds."""
     workers: Annotated[int, Field(ge=1)] = 1
     """Worker processes that compute; does not change the result."""
+    engine: Literal["inprocess", "ray"] = "inprocess"
+    """Where workers run: on this machine, or on a Ray cluster; does not change the result."""
+    ray_address: str | None = None
+    """`host:port` of a running Ray cluster, `auto` for the one of this machine; none: one is started here."""
     threads: Annotated[int, Field(ge=1)] = 1
     """Torch threads of each; changes the last bits of the result."""
     model: ModelSettings = ModelSettings()
@@ -130,7 +135,7 @@ def run(x: Experiment, directory: Path) -> Iterator[Progress]:
     """
     pin_threads(x.threads)
     setup, journal = x.setup(), Journal(directory)
-    pool = worker_pool(min(x.workers, setup.num_devices), x.threads)
+    pool = _pool(x, setup.num_devices)
     engine = InProcess(setup.num_devices, pool)
     parts = 1 + len(x.methods) * (x.rounds + 2)  # share of the whole; an examination counts two rounds
     try:
@@ -146,6 +151,14 @@ def run(x: Experiment, directory: Path) -> Iterator[Progress]:
     finally:
         if pool is not None:
             pool.shutdown(cancel_futures=True)
+
+
+def _pool(x: Experiment, num_devices: int) -> Pool | None:
+    """The workers of a run; none where this process computes alone."""
+    count = min(x.workers, num_devices)
+    if x.engine == "ray":
+        return ray_pool(count, x.threads, x.ray_address, x.model.device.startswith("cuda"))
+    return worker_pool(count, x.threads)
 
 
 def checkpoint_path(directory: Path, label: str) -> Path:
@@ -215,6 +228,8 @@ def check(x: Experiment) -> list[str]:
     """
     if not x.methods:
         raise ValueError("methods: there is nothing to run, name at least one")
+    if x.engine != "ray" and x.ray_address is not None:
+        raise ValueError(f"ray_address: {x.ray_address} is of use with engine: ray only")
     from .models.base import load_base  # late: the command line reads this file for its settings
 
     setup = x.setup()

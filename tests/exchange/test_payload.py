@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import struct
 import tracemalloc
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -17,6 +19,7 @@ from hypothesis.extra import numpy as hnp
 from orthomesh.exchange.payload import DTYPES, MAX_SECTIONS, Section, decode, encode
 from orthomesh.types import COLUMNS
 
+ONES = np.ones(4000, dtype=np.uint8)  # travels compressed
 ARRAYS = st.sampled_from(DTYPES).flatmap(
     lambda kind: hnp.arrays(np.dtype(kind), hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4))
 )
@@ -204,3 +207,26 @@ def test_what_could_not_be_read_back_is_not_sent() -> None:
         encode([Section("values", "a", one), Section("mask", "a", one)])
     with pytest.raises(ValueError, match=f"at most {MAX_SECTIONS} sections"):
         encode([Section("values", str(n), one) for n in range(MAX_SECTIONS + 1)])
+
+
+def test_receivers_of_one_frame_share_its_arrays_and_cannot_write_to_them() -> None:
+    frame = encode([Section("values", "values", np.arange(1000, dtype=np.float32)), Section("mask", "mask", ONES)])
+    first, again = decode(frame.payload), decode(bytes(bytearray(frame.payload)))
+    assert all(first[name] is again[name] for name in ("values", "mask"))
+    with pytest.raises(ValueError, match="read-only"):
+        first["values"][0] = 1
+
+
+def test_arrays_are_forgotten_with_their_last_holder() -> None:
+    frame = encode([Section("mask", "mask", ONES)])
+    held = weakref.ref(decode(frame.payload)["mask"])
+    gc.collect()
+    assert held() is None
+
+
+def test_what_is_shared_is_checked_against_the_limit_of_each_reader() -> None:
+    frame = encode([Section("mask", "mask", ONES)])
+    held = decode(frame.payload)
+    with pytest.raises(ValueError, match="exceeds the 10 bytes left"):
+        decode(frame.payload, max_bytes=10)
+    assert held["mask"].size == ONES.size

@@ -7,13 +7,26 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from ..types import Envelope, Facts, Message, Phase, Round
 
 Y = TypeVar("Y")
+
+
+@runtime_checkable
+class Pool(Protocol):
+    """What computes beside this process: workers on this machine, or on a cluster."""
+
+    def submit(self, fn: Callable[..., Y], /, *args: Any) -> Future[Y]:
+        """Have a worker compute `fn(*args)`."""
+        ...
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End the workers."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -24,7 +37,7 @@ class InProcess:
     """
 
     num_devices: int
-    pool: ProcessPoolExecutor | None = field(default=None, compare=False)
+    pool: Pool | None = field(default=None, compare=False)
 
     @property
     def hosted(self) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from typing import NamedTuple
+from weakref import WeakValueDictionary
 
 import numpy as np
 import zstandard
@@ -20,6 +21,9 @@ DTYPES = ("uint8", "uint16", "uint32", "uint64", "int32", "int64", "float16", "f
 MAX_BYTES = 1 << 32
 MAX_SECTIONS = 4096
 _PIECE = 1 << 18
+_READ: WeakValueDictionary[tuple[bytes, int], Array] = WeakValueDictionary()
+"""Sections that somebody in this process still holds, by frame and offset: what one sender broadcasts is unpacked and
+kept once, however many simulated devices receive it. The arrays cannot be written to."""
 _HEAD = struct.Struct("<3sH")
 _SECTION = struct.Struct("<BBBBBQ")  # column, dtype, compressed, dimensions, length of name, stored bytes
 
@@ -91,7 +95,7 @@ def decode(payload: bytes, max_bytes: int = MAX_BYTES) -> dict[str, Array]:
         max_bytes: most bytes all arrays together may take in memory.
 
     Returns:
-        The arrays; read-only views where nothing was compressed.
+        The arrays, not to be written to; whoever decodes the same bytes in this process shares them.
 
     Raises:
         ValueError: not a frame, truncated, unknown type, size that does not fit its shape, over the limit,
@@ -135,12 +139,15 @@ def _decode_section(payload: bytes, offset: int, room: int) -> tuple[str, Array,
         size *= side
     if size > room:
         raise ValueError(f"section {name!r} of shape {shape} exceeds the {room} bytes left to this frame")
-    raw = payload[body : body + stored]
-    if compressed:
-        raw = _expand(raw, size, name)
-    if len(raw) != size:
-        raise ValueError(f"section {name!r} holds {len(raw)} bytes, its shape {shape} needs {size}")
-    return name, np.frombuffer(raw, dtype=dtype).reshape(shape), body + stored
+    array = _READ.get((payload, offset))
+    if array is None:
+        raw = payload[body : body + stored]
+        if compressed:
+            raw = _expand(raw, size, name)
+        if len(raw) != size:
+            raise ValueError(f"section {name!r} holds {len(raw)} bytes, its shape {shape} needs {size}")
+        array = _READ[payload, offset] = np.frombuffer(raw, dtype=dtype).reshape(shape)
+    return name, array, body + stored
 
 
 def _expand(raw: bytes, size: int, name: str) -> bytes:

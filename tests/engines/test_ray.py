@@ -1,0 +1,90 @@
+"""A Ray cluster computes what this process computes, bit for bit, even when a worker is killed at its work."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from orthomesh.checkpoint import digest
+from orthomesh.engines.inprocess import InProcess
+from orthomesh.engines.ray import RayPool, ray_pool
+from orthomesh.methods.setup import Setup
+from orthomesh.methods.sparse_orthogonal import SparseOrthogonal
+from orthomesh.round import run_round
+from orthomesh.types import DeviceState, Round
+from orthomesh.wireless.air import SimulatedAir
+from orthomesh.wireless.channel import Channel
+
+pytest.importorskip("ray", reason="Ray is an extra")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::FutureWarning"
+)
+ROUNDS = 3
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[RayPool]:
+    made = ray_pool(2, 1)
+    yield made
+    made.shutdown()
+
+
+def die_once(device: DeviceState, flag: str) -> tuple[DeviceState, int]:
+    """Kills its own process the first time it is called with a flag."""
+    path = Path(flag)
+    if device.id == 1 and not path.exists():
+        path.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return device, os.getpid()
+
+
+def refuse(device: DeviceState) -> None:
+    raise ValueError(f"device {device.id} has no rows")
+
+
+def play(setup: Setup, engine: InProcess) -> dict[int, DeviceState]:
+    method = SparseOrthogonal().build(setup)
+    air = SimulatedAir(channel=Channel(radius_m=100.0), radio=setup.radio, seed=1, num_devices=setup.num_devices)
+    devices = {k: method.init(k) for k in engine.hosted}
+    for index in range(ROUNDS):
+        devices, _ = run_round(Round(setup.seed, index, ROUNDS), devices, method, air, engine)
+    return devices
+
+
+@pytest.mark.timeout(300)
+def test_three_rounds_on_a_cluster_end_with_the_same_states(pool: RayPool, tiny_setup: Setup) -> None:
+    here = play(tiny_setup, InProcess(tiny_setup.num_devices))
+    there = play(tiny_setup, InProcess(tiny_setup.num_devices, pool))
+    assert digest(there) == digest(here)
+
+
+@pytest.mark.timeout(300)
+def test_a_worker_killed_at_its_work_is_replaced_and_nothing_changes(pool: RayPool, tmp_path: Path) -> None:
+    devices = {k: DeviceState(id=k, own={"B": np.arange(k + 1.0)}) for k in range(4)}
+    found = InProcess(4, pool).map(die_once, devices, str(tmp_path / "flag"))
+    assert (tmp_path / "flag").exists()
+    assert digest({k: d for k, (d, _) in found.items()}) == digest(devices)
+    assert os.getpid() not in {pid for _, pid in found.values()}
+
+
+@pytest.mark.timeout(300)
+def test_what_a_worker_finds_wrong_arrives_as_it_was_said(pool: RayPool) -> None:
+    with pytest.raises(ValueError, match=r"^device 0 has no rows$"):
+        InProcess(1, pool).map(refuse, {0: DeviceState(id=0, own={})})
+
+
+def test_a_cluster_with_too_few_cores_is_refused(pool: RayPool) -> None:
+    with pytest.raises(ValueError, match="engine: 3 workers want 12 CPUs of the Ray cluster, it has 2"):
+        ray_pool(3, 4)
+
+
+def test_without_ray_the_engine_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ValueError, match=r"engine: ray is not installed; pip install 'orthomesh\[ray\]'"):
+        ray_pool(1, 1)
