@@ -2,7 +2,9 @@
 
 Three banks on a random-weight Qwen2 shape: adapters on all blocks, the choice reading the first block in a short pass
 of its own; adapters on all blocks, the choice made from embeddings inside the same pass; adapters from the second
-block on, the choice made after the first inside the same pass. In turn in one process, one thread, medians.
+block on, the choice made after the first inside the same pass. The first and the last also folded: an expert that
+answers is worked into a copy of the weights; either it was there before the prompt, or it comes after the fourth token
+of the answer, whose cost it is part of. In turn in one process, one thread, medians.
 
     python -m benchmarks.serving [--shape small|0.5b-cut|0.5b|1.5b] [--tokens 256] [--repeats 15]
     python -m benchmarks.serving --shape 0.5b --device cuda --dtype bfloat16
@@ -114,6 +116,8 @@ def rounds(
     with torch.no_grad():
         for turn in range(repeats + 1):
             for label, model in models.items():
+                if label.endswith("folded on the way"):
+                    model.orthomesh.fold = None  # as if another expert had answered before
                 first = timed(lambda model=model: prefill(model), device)
                 cache = cache_of(prefill(model))
 
@@ -141,13 +145,14 @@ def main() -> None:
     a = p.parse_args()
     torch.set_num_threads(1)
     models: dict[str, Any] = {"base alone": model_of(a.shape, a.device, a.dtype)}
-    for label, first_block, blocks in (
-        ("all blocks adapted, first block read before", 0, 1),
-        ("all blocks adapted, embeddings read on the way", 0, 0),
-        ("adapted from block 1, first block read on the way", 1, 1),
+    for label, first_block, blocks, how in (
+        ("all blocks adapted, first block read before", 0, 1, ("", ", folded", ", folded on the way")),
+        ("all blocks adapted, embeddings read on the way", 0, 0, ("",)),
+        ("adapted from block 1, first block read on the way", 1, 1, ("", ", folded")),
     ):
-        fresh = model_of(a.shape, a.device, a.dtype)
-        models[label] = attach(bank_of(fresh, first_block, blocks), fresh)
+        for more in how:
+            fresh = model_of(a.shape, a.device, a.dtype)
+            models[label + more] = attach(bank_of(fresh, first_block, blocks), fresh, folded=bool(more))
     spent = rounds(models, a.tokens, a.new, a.repeats, a.device)
     clock = "CPU time, one thread" if a.device == "cpu" else f"wall time on {torch.cuda.get_device_name()}"
     base = [statistics.median(s) for s in spent["base alone"]]
@@ -155,7 +160,7 @@ def main() -> None:
     for label, (first, each) in spent.items():
         now = statistics.median(first), statistics.median(each)
         print(
-            f"{label:50s} prefill {1e3 * now[0]:8.1f} ms, {now[0] / base[0]:.3f} of base; "
+            f"{label:66s} prefill {1e3 * now[0]:8.1f} ms, {now[0] / base[0]:.3f} of base; "
             f"token {1e3 * now[1]:7.2f} ms, {now[1] / base[1]:.3f}"
         )
 

@@ -8,6 +8,7 @@ to about 1/sqrt(m) (Johnson-Lindenstrauss), and mean and covariance of m = 64 nu
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -53,10 +54,13 @@ def sketch(means: Float[np.ndarray, "N K"], widths: Sequence[int], size: int) ->
     return np.asarray(np.concatenate(unit, axis=1) @ _signs(size, means.shape[1]).T)
 
 
+@functools.lru_cache(maxsize=2)
 def _signs(rows: int, columns: int) -> Float[np.ndarray, "rows columns"]:
     words = stream(0, "sketch").bit_generator.random_raw(-(-rows * columns // 64))
     bits = np.unpackbits(words.astype("<u8").view(np.uint8), count=rows * columns, bitorder="little")
-    return 2.0 * bits.reshape(rows, columns) - 1.0
+    signs = 2.0 * bits.reshape(rows, columns) - 1.0
+    signs.flags.writeable = False  # shared by all who ask
+    return signs
 
 
 def task_sketch(points: Float[np.ndarray, "N m"]) -> TaskSketch:

@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, final
+from typing import Any, NamedTuple, TypeVar, cast, final
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from ..experts.sketch import sketch
 from ..types import Array, TaskSketch
 from .bank_io import Portable, load_bank
 from .cache import cache_of
+from .folding import FOLD_AFTER, Fold, fold, holds
 from .inject import Adapter, Held, adapt
 from .reading import block_number, columns_that_count, read_prompts, reading_points, token_shares, widths
 
@@ -58,12 +59,15 @@ def fingerprint(model: nn.Module) -> str:
     return total.hexdigest()
 
 
-def load(directory: str | Path, model: Model) -> Model:
+def load(directory: str | Path, model: Model, *, folded: bool = False) -> Model:
     """Put a saved bank of experts on a model, which then answers every prompt with the expert of its task.
 
     Args:
         directory: written by `save_bank` or `orthomesh export`.
         model: the causal language model the bank was trained on, loaded with transformers; changed in place.
+        folded: whether an expert that answers all rows of a batch is worked into a copy of the adapted weights from
+            the fifth token of an answer on, and kept there until another one is: tokens then cost what the base's do,
+            for as much memory as the adapted weights take again, whatever the number of experts.
 
     Returns:
         The same model; `generate`, batches of mixed tasks, padding on either side and the key-value cache work as
@@ -78,10 +82,10 @@ def load(directory: str | Path, model: Model) -> Model:
         model = orthomesh.load(DIR, model)
         model.generate(**tokenizer(PROMPTS, return_tensors="pt", padding=True))
     """
-    return attach(load_bank(Path(directory)), model)
+    return attach(load_bank(Path(directory)), model, folded=folded)
 
 
-def attach(portable: Portable, model: Model) -> Model:
+def attach(portable: Portable, model: Model, *, folded: bool = False) -> Model:
     """Put a bank on a model; what `load` does once it is read.
 
     Raises:
@@ -104,7 +108,7 @@ def attach(portable: Portable, model: Model) -> Model:
             f"the bank was trained on {portable.base_model} (fingerprint {portable.fingerprint[:12]}), "
             f"this model is {name} in {next(model.parameters()).dtype} (fingerprint {found[:12]})"
         )
-    model.orthomesh = _Chooser(portable, model)  # type: ignore[assignment]
+    model.orthomesh = _Chooser(portable, model, folded)  # type: ignore[assignment]
     return model
 
 
@@ -131,7 +135,7 @@ class _Layer(NamedTuple):
 class _Chooser:
     """What a model with a bank remembers: its experts, and who answers the prompts at hand."""
 
-    def __init__(self, portable: Portable, model: nn.Module) -> None:
+    def __init__(self, portable: Portable, model: nn.Module, folded: bool) -> None:
         bank = portable.bank
         self.bank, self.labels, self.model = bank, portable.labels, model
         layers = _layers(portable, model)  # whatever is refused is refused before the model changes
@@ -145,7 +149,8 @@ class _Chooser:
         self.layers = dict(zip(self.slots, layers, strict=True))
         self.verdict: Verdict | None = None
         self.read: Tensor | None = None
-        self.columns = 0
+        self.columns = self.grown = 0
+        self.folds, self.fold = folded, cast("Fold | None", None)
         self.cache: weakref.ref[Any] | None = None
         self.share: Tensor | None = None
         self.seen: dict[str, Tensor] = {}
@@ -159,7 +164,7 @@ class _Chooser:
             model.get_submodule(name).register_forward_pre_hook(partial(self._look, name))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "cache": None}  # a copy has not filled it
+        return {**vars(self), "cache": None, "fold": None}  # a copy has not filled them
 
     def said(self) -> tuple[Said, ...]:
         """The verdict in words."""
@@ -189,14 +194,18 @@ class _Chooser:
         if cache is not None and cache.get_seq_length() > 0:
             if self.cache is None or self.cache() is not cache:
                 raise ValueError("this cache is not of the prompts that the bank read last: pass whole prompts")
+            self._grow()
             return
         if ids is None:
             raise ValueError("a bank of experts reads tokens: pass input_ids, not inputs_embeds")
-        if cache is not None or not self._grown(ids):
+        if cache is not None or not self._continues(ids):
             self.verdict = self.read = None  # whoever was chosen goes, even if what follows is refused
             self.cache = None if cache is None else weakref.ref(cache)
+            self.grown = 0
             self._choose(ids, columns_that_count(kwargs.get("attention_mask"), ids))
             self.read = ids
+        else:
+            self._grow()
         self.columns = ids.shape[1]
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -207,7 +216,30 @@ class _Chooser:
         if made:
             self.cache = weakref.ref(made[0])
 
-    def _grown(self, ids: Tensor) -> bool:
+    def _grow(self) -> None:
+        """Count the tokens of an answer; one that gets long is worth a copy of the weights with its expert in them."""
+        self.grown += 1
+        if not self.folds or self.grown != FOLD_AFTER:
+            return
+        alone = self._alone()
+        if alone is None:
+            return
+        kept = self.fold
+        if kept is None or not holds(kept, alone, self.slots):
+            self.fold = kept = fold(alone, self.slots, self._own(alone), kept)
+        self._fill(kept.held)
+
+    def _alone(self) -> int | None:
+        """The one expert that answers all rows, if there is one."""
+        v = self.verdict
+        if v is None or self._refused(v).any() or len(set(v.best.tolist())) > 1:
+            return None
+        return None if self.bank.soft and (v.weight < 1).any() else int(v.best[0])
+
+    def _own(self, expert: int) -> dict[str, Adapter]:
+        return {name: Adapter(layer.A[expert], layer.B[expert]) for name, layer in self._here().items()}
+
+    def _continues(self, ids: Tensor) -> bool:
         """Whether an answer grows without a cache: one token more, after the prompts that were read."""
         if self.read is None or len(ids) != len(self.read) or ids.shape[1] != self.columns + 1:
             return False
@@ -245,19 +277,18 @@ class _Chooser:
         for name, slot in self.slots.items():
             slot.held = held[name]
 
-    def _held(self, v: Verdict) -> dict[str, Held]:
+    def _held(self, v: Verdict) -> Mapping[str, Held]:
         """One adapter for all rows where they agree, else one a row."""
         refused = self._refused(v)
         weight = np.where(refused, 0.0, v.weight if self.bank.soft else 1.0)
         rest = np.where(refused | ~np.bool_(self.bank.soft), 0.0, 1 - v.weight)
         if refused.all():
             return dict.fromkeys(self.slots)
-        layers = self._here()
-        if (weight == 1).all() and len(set(v.best.tolist())) == 1:
-            only = int(v.best[0])
-            return {name: Adapter(layer.A[only], layer.B[only]) for name, layer in layers.items()}
+        alone = self._alone()
+        if alone is not None:
+            return self.fold.held if self.fold and holds(self.fold, alone, self.slots) else self._own(alone)
         parts = [(v.best, weight), (v.second, rest)][: 2 if rest.any() else 1]
-        return {name: _rows(layer, parts) for name, layer in layers.items()}
+        return {name: _rows(layer, parts) for name, layer in self._here().items()}
 
     def _here(self) -> dict[str, _Layer]:
         """The experts where the model is now and in its type; it may have moved since."""

@@ -1,4 +1,4 @@
-"""Adapters in a model: every adapted linear layer gets a slot that holds nothing, one adapter, or a mixture."""
+"""Adapters in a model: every adapted linear layer gets a slot that holds nothing, one adapter or several."""
 
 from __future__ import annotations
 
@@ -26,7 +26,13 @@ class Adapter(NamedTuple):
     scale: float = 1.0
 
 
-Held: TypeAlias = Adapter | Mixture | None
+class Folded(NamedTuple):
+    """A layer's weights with one adapter in them, W0 + scale B A, eq. (3). weight: [d, k]"""
+
+    weight: Tensor
+
+
+Held: TypeAlias = Adapter | Mixture | Folded | None
 
 
 @final
@@ -43,6 +49,8 @@ class AdaptedLinear(nn.Module):
         held = self.held
         if isinstance(held, Adapter) and not held.A.requires_grad:
             return adapted(x, self.base, *held)
+        if isinstance(held, Folded):
+            return F.linear(x, held.weight, self.base.bias)
         y: Tensor = self.base(x)
         if held is None:
             return y

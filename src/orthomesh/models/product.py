@@ -91,7 +91,8 @@ class _Adapted(torch.autograd.Function):
 def _forward(x: Tensor, A: Tensor, B: Tensor, linear: nn.Linear, scale: float) -> tuple[Tensor, Tensor]:
     """y and z = s A x. [N, ..., d], [D, T, r]"""
     parts = x.reshape(A.shape[0], -1, x.shape[-1])
-    z = torch.bmm(parts, A.mT).mul_(scale)
+    z = torch.bmm(parts, A.mT)
+    z = z if scale == 1.0 else z.mul_(scale)
     if _merges(parts, linear.weight):
         W = _merged(linear.weight, A, B, scale).mT
         y = torch.bmm(parts, W) if linear.bias is None else torch.baddbmm(linear.bias, parts, W)
