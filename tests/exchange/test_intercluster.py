@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orthomesh.exchange.intercluster import Link, relays
+from orthomesh.exchange.intercluster import Link, gateways, is_due, relays
 from orthomesh.types import Edge, Phase
 
 Clusters = list[tuple[int, ...]]
@@ -88,6 +88,26 @@ def test_a_link_is_as_good_as_its_worse_direction() -> None:
     needed_w = {(0, 2): 0.1, (2, 0): 0.9, (1, 3): 0.5, (3, 1): 0.5, (0, 3): 0.1, (1, 2): 0.1, (2, 1): 1.1}
     inter = relays(clusters, needed_w, LIMIT_W)[0]
     assert [(e.src, e.dst) for e in inter.edges] == [(1, 3), (3, 1)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(networks())
+def test_gateways_are_the_best_link_of_every_pair_of_clusters(network: tuple[Clusters, dict[Link, float]]) -> None:
+    clusters, needed_w = network
+    home = {i: c for c, members in enumerate(clusters) for i in members}
+    found = gateways(clusters, needed_w, LIMIT_W)
+    g = cluster_graph(clusters, needed_w)
+    assert sorted(tuple(sorted((home[i], home[j]))) for i, j in found) == sorted(tuple(sorted(e)) for e in g.edges)
+    for (i, j), power_w in found.items():
+        assert power_w == max(needed_w[i, j], needed_w[j, i]) == g.edges[home[i], home[j]]["weight"]
+
+
+def test_clusters_exchange_every_so_many_rounds_and_in_the_last() -> None:
+    assert [t for t in range(10) if is_due(t, 10, 4)] == [3, 7, 9]
+    assert all(is_due(t, 3, 1) for t in range(3))
+    assert [t for t in range(3) if is_due(t, 3, 50)] == [2]
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        is_due(0, 1, 0)
 
 
 @settings(max_examples=200, deadline=None)

@@ -8,16 +8,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from orthomesh.adapters.mask import merged
 from orthomesh.adapters.projection import projection
 from orthomesh.exchange.payload import decode
-from orthomesh.experts.bank import places
+from orthomesh.experts.bank import get, load, places, read
+from orthomesh.methods.parts import cluster_record, holds, unpack
 from orthomesh.methods.setup import Setup
 from orthomesh.methods.sparse_orthogonal import SparseOrthogonal
-from orthomesh.methods.telling import describe, travels
+from orthomesh.methods.telling import describe, merge, plan, send, travels
 from orthomesh.models.base import load_base
-from orthomesh.types import Round
+from orthomesh.types import DeviceState, Envelope, Round
 from orthomesh.wireless.air import IdealAir
 
 Play = Callable[..., Any]
@@ -108,6 +111,113 @@ def test_what_a_message_holds(play: Play, small: Small) -> None:
         **{"values": "float16", "version": "uint32", "mask": "uint8", "seed": "uint64"},
         **{"code": "float16", "sketch": "float16"},
     }
+
+
+# between clusters
+
+
+def test_clusters_exchange_when_they_are_due(play: Play, small: Small) -> None:
+    apart = SparseOrthogonal(density=1.0, max_collision=0.0, exchange="every", inter_every=3)  # everybody by itself
+    played = play(apart, small(3), rounds=5)
+    across = [[p.name for p in info.plan.phases if p.name in ("inter", "spread")] for info in played.infos]
+    assert [bool(names) for names in across] == [False, False, True, False, True]
+    assert [len(owners) for owners in (played.owners(r)[0] for r in range(5))] == [1, 1, 3, 3, 3]
+    assert played.sent("values")[3] == 0
+    everywhere = play(replace(apart, inter_every=1), small(3), rounds=5)
+    assert sum(played.sent("values")) < sum(everywhere.sent("values"))
+    assert played.owners() == everywhere.owners()
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    n=st.integers(2, 6),
+    seed=st.integers(0, 2**32 - 1),
+    loss=st.sampled_from([0.0, 0.3, 0.7, 1.0]),
+    inter_every=st.integers(1, 3),
+)
+def test_after_any_losses_one_round_without_brings_every_expert_to_every_device(
+    n: int, seed: int, loss: float, inter_every: int, tiny_setup: Setup
+) -> None:
+    """Any connected graph, any clusters that are cliques of it, values that change between lossy rounds."""
+    rng = np.random.default_rng(seed)
+    linked = random_links(n, rng)
+    c = SparseOrthogonal(masks="independent", inter_every=inter_every)
+    devices = hand_made(random_cliques(linked, rng))
+    setup = replace(tiny_setup, assignment=("zelk",) * n)
+    for index in range(4):
+        t = Round(0, index, 4)
+        devices = {k: trained(d, index) if rng.random() < 0.7 or index == 0 else d for k, d in devices.items()}
+        facts = {
+            k: replace(describe(d, t, c), gains={j: float(linked[k, j]) for j in devices if j != k})
+            for k, d in devices.items()
+        }
+        for phase in plan(facts, t, c, setup).phases:
+            sent = {(m.src, j): m.payload for d in devices.values() for m in send(d, phase, t, c) for j in m.dsts}
+            assert all(linked[link] for link in sent)
+            if not t.is_last:
+                sent = {link: payload for link, payload in sent.items() if rng.random() >= loss}
+            inbox = {k: [Envelope(e, sent.get((e.src, k))) for e in phase.edges if e.dst == k] for k in devices}
+            devices = {k: merge(d, inbox[k], phase, t, c) for k, d in devices.items()}
+    versions = [(k, int(d.own["version"])) for k, d in devices.items()]
+    for d in devices.values():
+        assert [tuple(row) for row in holds(d).tolist()] == versions
+        records = [load(get(d.bank, f"cluster/{k}"), SIZE) for k in places(d.bank, "cluster")]
+        records.append(cluster_record(d, "union"))
+        for k, other in devices.items():
+            (held,) = [read(record, k) for record in records if k in record.members]
+            np.testing.assert_array_equal(held, other.own["B"])  # whole numbers are exact in 16 bit
+
+
+SIZE = 12
+
+
+def random_links(n: int, rng: np.random.Generator) -> np.ndarray:
+    """Who hears whom: a random tree and some more."""
+    linked = np.triu(rng.random((n, n)) < 0.3, 1)
+    for k in range(1, n):
+        linked[rng.integers(k), k] = True
+    return linked | linked.T
+
+
+def random_cliques(linked: np.ndarray, rng: np.random.Generator) -> list[list[int]]:
+    """A partition in which all members of a cluster hear each other."""
+    clusters: list[list[int]] = []
+    for k in range(len(linked)):
+        fits = [members for members in clusters if linked[k, members].all() and rng.random() < 0.7]
+        if fits:
+            fits[0].append(k)
+        else:
+            clusters.append([k])
+    return clusters
+
+
+def hand_made(clusters: list[list[int]]) -> dict[int, DeviceState]:
+    """Devices with a cluster and a mask of their own, which collides with nobody's."""
+    made = {}
+    for members in clusters:
+        for k in members:
+            made[k] = DeviceState(
+                id=k,
+                own={
+                    "B": np.zeros(SIZE, dtype=np.float32),
+                    "mask": np.packbits(np.arange(SIZE) // 2 == k),
+                    "masked": np.array(0, dtype=np.uint32),
+                    "cluster": np.array(members, dtype=np.uint32),
+                    "quota": np.array([2], dtype=np.uint32),
+                    "sizes": np.array([SIZE], dtype=np.uint32),
+                    "spans": np.array([1], dtype=np.uint32),
+                    "seed": np.array(k, dtype=np.uint64),
+                    "code": np.zeros(0, dtype=np.float32),
+                    "sketch": np.full(3, k, dtype=np.float16),
+                },
+            )
+    return dict(sorted(made.items()))
+
+
+def trained(device: DeviceState, index: int) -> DeviceState:
+    """A device with values nobody has seen yet: far enough from those before to be worth sending."""
+    mask = unpack(device.own["mask"], SIZE)
+    return replace(device, own={**device.own, "B": np.where(mask, np.float32(10**index + device.id), np.float32(0))})
 
 
 # what everybody is told

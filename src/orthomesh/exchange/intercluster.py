@@ -1,19 +1,39 @@
 """Step 4 of IV-C: clusters hand each other what they stored, over gateways, without joining it further.
 
-The paper says that clusters exchange, not how. Here: the cheapest forest of gateway links that connects all
-clusters that can be connected, and along it every aggregate away from where it was made, one hop per pair of
-phases.
+The paper says that clusters exchange, not how. Here: every pair of clusters has its best link as gateways; over
+the cheapest forest of them that connects all clusters that can be connected every aggregate travels away from
+where it was made, one hop per pair of phases, stored and forwarded. Whoever lacks a version of one is planned for
+again in the next round in which clusters exchange, so that losses delay and do not harm.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 from ..types import Edge, Phase
 
 Link = tuple[int, int]
 """(device, device), one in each of two clusters."""
+
+
+def is_due(round_index: int, num_rounds: int, period: int) -> bool:
+    """Whether clusters exchange in a round: in every `period`-th, and in the last, after which nothing follows.
+
+    Args:
+        round_index: from 0.
+        num_rounds: of the run.
+        period: p, >= 1; 1 is every round.
+
+    Raises:
+        ValueError: a period below 1.
+
+    >>> [is_due(t, 5, 3) for t in range(5)]
+    [False, False, True, False, True]
+    """
+    if period < 1:
+        raise ValueError(f"clusters exchange every p rounds, p at least 1, got {period}")
+    return (round_index + 1) % period == 0 or round_index == num_rounds - 1
 
 
 def relays(clusters: Sequence[Sequence[int]], needed_w: Mapping[Link, float], max_power_w: float) -> tuple[Phase, ...]:
@@ -43,7 +63,7 @@ def relays(clusters: Sequence[Sequence[int]], needed_w: Mapping[Link, float], ma
     [('inter', [(0, 1, (0,)), (1, 0, (1,))])]
     """
     home = _homes(clusters)
-    forest = _spanning_forest(len(clusters), _best_links(clusters, needed_w, max_power_w), home)
+    forest = _spanning_forest(len(clusters), gateways(clusters, needed_w, max_power_w), home)
     held: list[set[int]] = [{c} for c in range(len(clusters))]
     phases: list[Phase] = []
     while edges := _inter_edges(forest, held, home):
@@ -53,6 +73,39 @@ def relays(clusters: Sequence[Sequence[int]], needed_w: Mapping[Link, float], ma
         for edge in edges:
             held[home[edge.dst]].update(edge.carries)
     return tuple(phases)
+
+
+def gateways(
+    clusters: Sequence[Sequence[int]], needed_w: Mapping[Link, float], max_power_w: float
+) -> dict[Link, float]:
+    """The link of best h between any two clusters, whose ends are the gateways; ties go to the lower ids.
+
+    Args:
+        clusters: members of each.
+        needed_w: power in W that (sender, receiver) needs for the same payload, so that the least needed is the
+            best h; a missing pair is out of reach.
+        max_power_w: the limit, W, for both directions.
+
+    Returns:
+        Power in W that the worse direction needs, by link (lower id, higher id); clusters without a usable link
+        between them have none.
+
+    >>> gateways([(0, 1), (2,)], {(0, 2): 0.3, (2, 0): 0.3, (1, 2): 0.1, (2, 1): 0.2}, 1.0)
+    {(1, 2): 0.2}
+    """
+    best: dict[Link, float] = {}
+    for a, b in combinations(range(len(clusters)), 2):
+        usable = []
+        for link in ((i, j) for i in clusters[a] for j in clusters[b]):
+            back = link[::-1]
+            if link in needed_w and back in needed_w:
+                worse_w = max(needed_w[link], needed_w[back])
+                if worse_w <= max_power_w:
+                    usable.append((worse_w, min(link, back)))
+        if usable:
+            worse_w, link = min(usable)
+            best[link] = worse_w
+    return best
 
 
 def _homes(clusters: Sequence[Sequence[int]]) -> dict[int, int]:
@@ -68,29 +121,11 @@ def _homes(clusters: Sequence[Sequence[int]]) -> dict[int, int]:
     return home
 
 
-def _best_links(
-    clusters: Sequence[Sequence[int]], needed_w: Mapping[Link, float], max_power_w: float
-) -> Iterator[tuple[float, Link]]:
-    """The cheapest usable link of every pair of clusters, with what its worse direction needs; ties by id."""
-    for a, b in combinations(range(len(clusters)), 2):
-        usable = []
-        for link in ((i, j) for i in clusters[a] for j in clusters[b]):
-            back = link[::-1]
-            if link in needed_w and back in needed_w:
-                worse_w = max(needed_w[link], needed_w[back])
-                if worse_w <= max_power_w:
-                    usable.append((worse_w, min(link, back)))
-        if usable:
-            yield min(usable)
-
-
-def _spanning_forest(
-    num_clusters: int, links: Iterator[tuple[float, Link]], home: Mapping[int, int]
-) -> tuple[Link, ...]:
+def _spanning_forest(num_clusters: int, links: Mapping[Link, float], home: Mapping[int, int]) -> tuple[Link, ...]:
     """Kruskal: cheapest links first, each kept if it joins two trees; ties by id."""
     tree = list(range(num_clusters))
     kept: list[Link] = []
-    for _, (i, j) in sorted(links):
+    for i, j in sorted(links, key=lambda link: (links[link], link)):
         old, new = tree[home[i]], tree[home[j]]
         if old != new:
             tree = [new if t == old else t for t in tree]

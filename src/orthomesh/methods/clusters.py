@@ -152,6 +152,7 @@ def exchange_phases(
     latest: Mapping[int, int],
     limits: Limits,
     begin: Iterable[Link] = (),
+    across: bool = True,
 ) -> tuple[Phase, ...]:
     """Steps 2-4 of IV-C for whoever lacks what: new values, and old ones that were lost on the way.
 
@@ -162,6 +163,7 @@ def exchange_phases(
         latest: version of every device's values after this round; 0 where nothing was sent yet.
         limits: transmission and radio budget.
         begin: (first of a group, another of it), where the latter begins from what the former has (R11).
+        across: whether clusters exchange with each other in this round.
 
     Returns:
         `intra`: values inside clusters; then `inter` and `spread`: records between them. An edge is fresh where
@@ -181,7 +183,7 @@ def exchange_phases(
     served = {(e.src, e.dst) for e in intra}
     intra += [Edge(i, j, carries=(i,), fresh=True) for i, j in begin if (i, j) not in served]
     phases = [Phase(name="intra", edges=tuple(intra), cast=limits.cast)]  # singletons note what they sent in it
-    for phase in between(facts, clusters, limits.radio):
+    for phase in between(facts, clusters, limits.radio) if across else ():
         edges = []
         for edge in phase.edges:
             carried = [clusters[c] for c in edge.carries if lacks(edge.dst, clusters[c])]

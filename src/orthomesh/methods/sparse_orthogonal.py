@@ -73,6 +73,8 @@ class SparseOrthogonal:
     """R12: values travel when they have changed enough, and in the last round; or every round."""
     change: Annotated[float, Field(ge=0)] = 0.5
     """R12: enough is this relative change since they were last sent."""
+    inter_every: Annotated[int, Field(ge=1)] = 1
+    """Rounds from one exchange between clusters to the next; they also exchange in the last round."""
     cast: Literal["broadcast", "unicast"] = "broadcast"
     """R9: one transmission to the whole cluster, or one to each member."""
     choice: Literal["discriminant", "nearest", "topk"] = "discriminant"

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..adapters.mask import BITS, merged, spans
+from ..exchange.intercluster import is_due
 from ..exchange.payload import Section, decode, encode
 from ..experts.bank import get, put, store
 from ..types import Array, Arrays, Column, DeviceState, Envelope, Facts, Message, Phase, Plan, Round
@@ -79,7 +80,8 @@ def plan(facts: Mapping[int, Facts], t: Round, c: SparseOrthogonal, setup: Setup
         phases = (agreement(clusters, units),)
     latest = {k: t.index + 1 if travels(float(f.public["change"]), t, c) else _version(f) for k, f in facts.items()}
     begin = tuple((unit[0], k) for unit in units for k in unit[1:])  # from what the first of their group has
-    phases += exchange_phases(facts, clusters, latest, limits, begin)
+    across = is_due(t.index, t.total, c.inter_every)
+    phases += exchange_phases(facts, clusters, latest, limits, begin, across)
     return Plan(phases=phases, clusters=clusters)
 
 
