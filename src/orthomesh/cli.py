@@ -18,6 +18,7 @@ from rich.console import Console
 
 from . import __version__
 from .commands.keys import keys
+from .commands.plan import plan
 from .commands.speech import sentences
 
 if TYPE_CHECKING:
@@ -247,6 +248,9 @@ def export(
 
     with sentences():
         print(write(open_bank(directory, method, device), out, peft, expert))
+
+
+app.command()(plan)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, get_args
 
@@ -54,7 +55,11 @@ def _sentence(kind: type[Any], error: ValidationError, where: str) -> str:
     got = first.get("input")
     message = first["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
-    return f"{path}: {message}, got {got!r}."
+    hint = ""
+    if first["type"] == "literal_error":
+        known = re.findall("'([^']*)'", first["ctx"]["expected"])
+        hint = near(str(got), known) if difflib.get_close_matches(str(got), known, n=1) else ""
+    return f"{path}: {message}, got {got!r}.{hint}"
 
 
 def _keys(kind: type[Any], path: tuple[Any, ...]) -> list[str]:

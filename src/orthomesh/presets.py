@@ -70,7 +70,7 @@ def _fields(x: Experiment) -> dict[str, Any]:
     return {name: getattr(x, name) for name in x.__dataclass_fields__}
 
 
-def plain(x: Experiment) -> dict[str, Any]:
+def plain(x: Any) -> dict[str, Any]:
     """Settings as plain values: what YAML can hold."""
     return _plain(asdict(x))  # type: ignore[no-any-return]
 
@@ -94,19 +94,41 @@ def build(preset: str, file: Path | None, overrides: Sequence[str]) -> Experimen
     """
     if preset not in PRESETS:
         raise ValueError(f"there is no preset {preset!r}.{near(preset, PRESETS)}")
-    values = plain(PRESETS[preset]())
-    where = preset
+    return from_plain(*overlaid(plain(PRESETS[preset]()), preset, file, overrides))
+
+
+def overlaid(
+    values: dict[Any, Any],
+    where: str,
+    file: Path | None,
+    overrides: Sequence[str],
+    given: Mapping[str, Any] | None = None,
+) -> tuple[dict[Any, Any], str]:
+    """Plain values with a YAML file, then what is given, then overrides laid over them, and what to call the place.
+
+    Args:
+        values: what to begin with.
+        where: what to call that.
+        file: YAML with any part of the settings, or none.
+        overrides: `key=value` with dots between levels; values are YAML.
+        given: values by dotted key, as they are.
+
+    Raises:
+        ValueError: a missing or malformed file, an override that is not key=value.
+    """
     if file is not None:
         values, where = _over(values, read_yaml(file)), str(file)
+    above = [*(given or {}).items()]
     for override in overrides:
         name, equals, text = override.partition("=")
         if not equals or not name:
             raise ValueError(f"--set {override}: write it as key=value, e.g. train.steps=10")
-        nested: Any = _parse_yaml(text, f"--set {name}")
+        above.append((name, _parse_yaml(text, f"--set {name}")))
+    for name, nested in above:
         for step in reversed(name.split(".")):
             nested = {step: nested}
         values, where = _over(values, nested), "settings"
-    return from_plain(values, where)
+    return values, where
 
 
 def read_yaml(file: Path) -> dict[Any, Any]:
@@ -172,7 +194,7 @@ def _method(label: str, values: Any, where: str) -> MethodSettings:
     return method
 
 
-def explain(x: Experiment) -> str:
+def explain(x: Any) -> str:
     """All settings as YAML with a comment before each; reading it back gives the same settings."""
     return "\n".join(_explained(x, 0))
 

@@ -1,0 +1,81 @@
+"""`orthomesh plan`: from positions, budgets and a channel to clusters, powers, delays, energy, bytes and a map."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from .speech import sentences
+
+if TYPE_CHECKING:
+    from ..planning.settings import PlanSettings
+
+
+# A command's parameters are the options a user sees, so there are more of them than a function may have elsewhere.
+def plan(
+    config: Annotated[Path | None, typer.Argument(help="YAML file laid over the default network.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", "-s", metavar="KEY=VALUE", help="Any setting, e.g. -s radio.deadline_s=2; repeat for more."
+        ),
+    ] = None,
+    devices: Annotated[int | None, typer.Option(help="Number of devices in random places.")] = None,
+    positions: Annotated[
+        str | None,
+        typer.Option(help="CSV file of devices: id, x_m, y_m[, density, max_power_dbm, max_cost, battery_j]."),
+    ] = None,
+    solver: Annotated[str | None, typer.Option(help="agnes (the paper's), best-fit, local-search or exact.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Every random draw is keyed by it.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Directory to write to; default: plans/NAME-DATE.")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Print every device, however many.")] = False,
+    settings: Annotated[
+        bool, typer.Option("--settings", help="Print all settings, explained, as YAML, and stop.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only sentences, no tables.")] = False,
+) -> None:
+    """Plan a network: who clusters with whom, at what power, and what a round costs.
+
+    Ends with a table and writes plan.json, devices.csv, plan.svg and plan.html. All settings, explained:
+    orthomesh plan --settings.
+    """
+    from ..config import parse
+    from ..planning.settings import PlanSettings
+    from ..presets import explain, overlaid, plain
+
+    console = Console(highlight=False)
+    named = {"devices": devices, "positions": positions, "rules.solver": solver, "seed": seed}
+    given = {key: value for key, value in named.items() if value is not None}
+    with sentences():
+        chosen = parse(PlanSettings, *overlaid(plain(PlanSettings()), "plan", config, set_ or [], given))
+        if settings:
+            print(explain(chosen))
+            return
+        _carry_out(chosen, console, out, all_, quiet)
+
+
+def _carry_out(settings: PlanSettings, console: Console, out: Path | None, all_: bool, quiet: bool) -> None:
+    """Plan, print, write."""
+    from ..evaluation import planfile, plantable
+    from ..evaluation.planmap import svg
+    from ..planning.plan import plan as planned
+
+    directory = out or Path("plans") / f"{settings.name}-{datetime.now():%Y%m%d-%H%M%S}"
+    begun = time.monotonic()
+    result = planned(settings)
+    if not quiet:
+        for table in plantable.tables(result, all_):
+            console.print(table, soft_wrap=True)
+            console.print()
+    for sentence in plantable.sentences(result):
+        console.print(sentence, markup=False, soft_wrap=True)
+    paths = planfile.write_plan(result, directory)
+    (directory / "plan.svg").write_text(svg(result), encoding="utf-8")
+    for path in (*paths, directory / "plan.svg"):
+        console.print(path, markup=False, soft_wrap=True)
+    console.print(f"took {time.monotonic() - begun:.1f} s", markup=False)
