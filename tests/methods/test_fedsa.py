@@ -20,7 +20,7 @@ from orthomesh.types import Round
 def test_a_is_the_mean_of_all_and_b_what_each_has_trained(
     small: Callable[..., Setup], play: Callable[..., Any]
 ) -> None:
-    setup, settings = small(4), FedSa(num_neighbours=0)
+    setup, settings = small(4), FedSa(topology="radio")
     method = settings.build(setup)
     alone = {k: method.fit(method.init(k), Round(0, 0, 1))[0].own for k in range(4)}
     played = play(settings, setup, rounds=1)

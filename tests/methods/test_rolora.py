@@ -19,7 +19,7 @@ from orthomesh.types import Round
 
 def test_each_round_averages_what_it_trained(small: Callable[..., Setup], play: Callable[..., Any]) -> None:
     """Against NumPy, two rounds on a complete graph: the mean of B, then the mean of A, the rest untouched."""
-    setup, settings = small(3), Rolora(num_neighbours=0)
+    setup, settings = small(3), Rolora(topology="radio")
     method = settings.build(setup)
     played = play(settings, setup, rounds=2)
     before = {k: method.init(k) for k in range(3)}

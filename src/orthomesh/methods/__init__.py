@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 from ..types import Method
+from .adf import Adf
+from .centralised import Centralised
 from .conlora import ConLora
+from .decaf import Decaf
 from .fedsa import FedSa
 from .ffa import Ffa
 from .gossip_lora import GossipLora
@@ -14,6 +17,7 @@ from .local import Local
 from .rolora import Rolora
 from .setup import Setup
 from .sparse_orthogonal import SparseOrthogonal
+from .tad import Tad
 
 
 @runtime_checkable
@@ -32,11 +36,15 @@ class MethodSettings(Protocol):
 
 METHODS: Mapping[str, type[Any]] = {
     "local": Local,
+    "centralised": Centralised,
     "gossip_lora": GossipLora,
     "ffa": Ffa,
     "conlora": ConLora,
     "fedsa": FedSa,
     "rolora": Rolora,
+    "adf": Adf,
+    "tad": Tad,
+    "decaf": Decaf,
     "sparse_orthogonal": SparseOrthogonal,
 }
 """Settings class of every method, by kind."""

@@ -12,6 +12,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from ..config import STRICT
+from ..topology.overlay import Topology
 from ..types import Method
 from .ffa import Ffa
 from .setup import Setup
@@ -22,11 +23,15 @@ class ConLora:
     """Settings of ConLoRA."""
 
     kind: Literal["conlora"] = "conlora"
+    topology: Topology = "random"
+    """Who averages with whom, as in `gossip_lora`."""
     num_neighbours: Annotated[int, Field(ge=0)] = 3
-    """Neighbours a device averages with in a round, drawn at random; 0: all that it reaches."""
+    """Neighbours of a device, where the topology asks for their number."""
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     """Of AdamW; none: the run's."""
 
     def build(self, setup: Setup) -> Method:
         """FFA-LoRA among neighbours."""
-        return Ffa(num_neighbours=self.num_neighbours, learning_rate=self.learning_rate).build(setup)
+        return Ffa(topology=self.topology, num_neighbours=self.num_neighbours, learning_rate=self.learning_rate).build(
+            setup
+        )

@@ -13,6 +13,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from ..config import STRICT
+from ..topology.overlay import Topology
 from ..types import Method
 from .gossip_lora import GossipLora, describe, merge, send
 from .setup import Setup
@@ -23,16 +24,18 @@ class FedSa:
     """Settings of FedSA-LoRA."""
 
     kind: Literal["fedsa"] = "fedsa"
+    topology: Topology = "random"
+    """Who averages with whom, as in `gossip_lora`."""
     num_neighbours: Annotated[int, Field(ge=0)] = 3
-    """Neighbours a device averages with in a round, drawn at random; 0: all that it reaches."""
+    """Neighbours of a device, where the topology asks for their number."""
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     """Of AdamW; none: the run's."""
 
     def build(self, setup: Setup) -> Method:
         """Gossip LoRA that tells its A only."""
-        gossip = GossipLora(num_neighbours=self.num_neighbours, learning_rate=self.learning_rate)
+        c = GossipLora(topology=self.topology, num_neighbours=self.num_neighbours, learning_rate=self.learning_rate)
         return replace(
-            gossip.build(setup),
+            c.build(setup),
             describe=partial(describe, factors="A"),
             send=partial(send, factors="A"),
             merge=partial(merge, factors="A"),

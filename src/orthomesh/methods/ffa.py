@@ -14,6 +14,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from ..config import STRICT
+from ..topology.overlay import Topology
 from ..types import Method
 from .gossip_lora import GossipLora, describe, fit, merge, send
 from .setup import Setup
@@ -24,17 +25,20 @@ class Ffa:
     """Settings of FFA-LoRA."""
 
     kind: Literal["ffa"] = "ffa"
-    num_neighbours: Annotated[int, Field(ge=0)] = 0
-    """Neighbours a device averages with in a round; 0: all that it reaches, as a server would."""
+    topology: Topology = "radio"
+    """Who averages with whom, as in `gossip_lora`; `radio`, all who reach each other, is as near to a server as it
+    gets."""
+    num_neighbours: Annotated[int, Field(ge=0)] = 3
+    """Neighbours of a device, where the topology asks for their number."""
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     """Of AdamW; none: the run's."""
 
     def build(self, setup: Setup) -> Method:
         """Gossip LoRA of B alone."""
-        gossip = GossipLora(num_neighbours=self.num_neighbours, learning_rate=self.learning_rate)
+        c = GossipLora(topology=self.topology, num_neighbours=self.num_neighbours, learning_rate=self.learning_rate)
         return replace(
-            gossip.build(setup),
-            fit=partial(fit, c=gossip, setup=setup, factors="B"),
+            c.build(setup),
+            fit=partial(fit, c=c, setup=setup, factors="B"),
             describe=partial(describe, factors="B"),
             send=partial(send, factors="B"),
             merge=partial(merge, factors="B"),

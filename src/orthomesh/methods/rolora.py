@@ -15,6 +15,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from ..config import STRICT
+from ..topology.overlay import Topology
 from ..types import DeviceState, Envelope, Facts, Learnt, Message, Method, Phase, Round
 from . import gossip_lora as gossip
 from .gossip_lora import GossipLora
@@ -26,14 +27,16 @@ class Rolora:
     """Settings of RoLoRA."""
 
     kind: Literal["rolora"] = "rolora"
+    topology: Topology = "random"
+    """Who averages with whom, as in `gossip_lora`."""
     num_neighbours: Annotated[int, Field(ge=0)] = 3
-    """Neighbours a device averages with in a round, drawn at random; 0: all that it reaches."""
+    """Neighbours of a device, where the topology asks for their number."""
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     """Of AdamW; none: the run's."""
 
     def build(self, setup: Setup) -> Method:
         """Gossip LoRA of one factor a round."""
-        c = GossipLora(num_neighbours=self.num_neighbours, learning_rate=self.learning_rate)
+        c = GossipLora(topology=self.topology, num_neighbours=self.num_neighbours, learning_rate=self.learning_rate)
         return replace(c.build(setup), fit=partial(fit, c=c, setup=setup), describe=describe, send=send, merge=merge)
 
 

@@ -1,0 +1,54 @@
+"""The nearest adapter of rank r to a weighted sum of adapters, found from their factors alone (DeCAF)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from ..types import Array
+
+
+def nearest_factors(
+    weights: Sequence[float], B: Sequence[Array], A: Sequence[Array], rank: int
+) -> tuple[Float[np.ndarray, "d r"], Float[np.ndarray, "r k"]]:
+    r"""Factors of the best approximation of rank r to a weighted sum of low-rank updates.
+
+    .. math::  P = \sum_j w_j B_j A_j = [\sqrt{w_j} B_j]_j \, [\sqrt{w_j} A_j]_j = Q_B (R_B R_A^\top) Q_A^\top, \quad
+               B = Q_B U \Sigma^{1/2}, \; A = \Sigma^{1/2} V^\top Q_A^\top
+
+    with U S V^T the truncated singular value decomposition of the small core R_B R_A^T, n r x n r for n updates. P, a
+    d x k matrix, is never formed.
+
+    Args:
+        weights: w_j >= 0. [n]
+        B: expansions. n of [d, r_j]
+        A: projections. n of [r_j, k]
+        rank: r, of the result.
+
+    Returns:
+        B and A, float32; their product is the matrix of rank r nearest to P (Eckart and Young). Directions beyond the
+        rank of P are zero. [d, r], [r, k]
+
+    Raises:
+        ValueError: a negative weight.
+
+    >>> one = np.ones((2, 1)), np.ones((1, 3))
+    >>> b, a = nearest_factors([0.25, 0.75], [one[0], 3 * one[0]], [one[1], one[1]], 1)
+    >>> (b @ a).round(3).tolist()
+    [[2.5, 2.5, 2.5], [2.5, 2.5, 2.5]]
+    """
+    if min(weights) < 0:
+        raise ValueError(f"weights of a sum of adapters must not be negative, got {min(weights)}")
+    roots = np.sqrt(np.asarray(weights, dtype=np.float64))
+    tall = np.concatenate([w * b.astype(np.float64) for w, b in zip(roots, B, strict=True)], axis=1)
+    wide = np.concatenate([w * a.astype(np.float64).T for w, a in zip(roots, A, strict=True)], axis=1)
+    (q_b, r_b), (q_a, r_a) = np.linalg.qr(tall), np.linalg.qr(wide)
+    u, sigma, v = np.linalg.svd(r_b @ r_a.T, full_matrices=False)
+    kept = min(rank, sigma.size)
+    half = np.sqrt(sigma[:kept])
+    expansion, projection = np.zeros((tall.shape[0], rank)), np.zeros((rank, wide.shape[0]))
+    expansion[:, :kept] = q_b @ (u[:, :kept] * half)
+    projection[:kept] = (half[:, None] * v[:kept]) @ q_a.T
+    return expansion.astype(np.float32), projection.astype(np.float32)

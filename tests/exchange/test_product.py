@@ -1,0 +1,75 @@
+"""The nearest low-rank product: against the singular value decomposition of the whole matrix."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orthomesh.exchange.product import nearest_factors
+
+Sizes = tuple[int, int, int, int]
+sizes = st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 3), st.integers(1, 4))
+
+
+def drawn(seed: int, size: Sizes) -> tuple[list[float], list[np.ndarray], list[np.ndarray]]:
+    d, k, rank, count = size
+    rng = np.random.default_rng(seed)
+    weights = rng.dirichlet(np.ones(count)).tolist()
+    return weights, [rng.standard_normal((d, rank)) for _ in weights], [rng.standard_normal((rank, k)) for _ in weights]
+
+
+def whole(weights: list[float], b: list[np.ndarray], a: list[np.ndarray]) -> np.ndarray:
+    return np.sum([w * x @ y for w, x, y in zip(weights, b, a, strict=True)], axis=0)
+
+
+# example
+
+
+def test_the_stronger_of_two_directions_is_kept_on_paper() -> None:
+    """0.5 * diag(4, 0) + 0.5 * diag(0, 2) = diag(2, 1); of rank one the nearest is diag(2, 0)."""
+    b = [np.array([[4.0], [0.0]]), np.array([[0.0], [2.0]])]
+    a = [np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])]
+    made = nearest_factors([0.5, 0.5], b, a, 1)
+    np.testing.assert_allclose(made[0] @ made[1], [[2.0, 0.0], [0.0, 0.0]], atol=1e-6)
+    assert np.linalg.norm(made[0]) == pytest.approx(np.linalg.norm(made[1])) == pytest.approx(np.sqrt(2.0))
+
+
+# reference
+
+
+@given(st.integers(0, 2**32 - 1), sizes)
+def test_the_product_is_the_truncated_svd_of_the_whole(seed: int, size: Sizes) -> None:
+    weights, b, a = drawn(seed, size)
+    rank = size[2]
+    u, s, v = np.linalg.svd(whole(weights, b, a), full_matrices=False)
+    expansion, projection = nearest_factors(weights, b, a, rank)
+    assert (expansion.shape, projection.shape) == ((size[0], rank), (rank, size[1]))
+    kept = min(rank, s.size)
+    np.testing.assert_allclose(expansion @ projection, (u[:, :kept] * s[:kept]) @ v[:kept], atol=1e-4)
+    np.testing.assert_allclose(np.linalg.norm(expansion, axis=0)[:kept] ** 2, s[:kept], atol=1e-4)
+
+
+# law
+
+
+@given(st.integers(0, 2**32 - 1), sizes)
+def test_a_sum_that_fits_the_rank_is_exact(seed: int, size: Sizes) -> None:
+    weights, b, a = drawn(seed, size)
+    expansion, projection = nearest_factors(weights, b, a, size[2] * size[3])
+    np.testing.assert_allclose(expansion @ projection, whole(weights, b, a), atol=1e-4)
+
+
+# edge
+
+
+def test_adapters_that_are_all_zero_stay_zero() -> None:
+    expansion, projection = nearest_factors([1.0], [np.zeros((3, 2))], [np.ones((2, 3))], 2)
+    assert not expansion.any()
+    assert not projection.any()
+
+
+def test_a_negative_weight_is_refused() -> None:
+    with pytest.raises(ValueError, match="negative"):
+        nearest_factors([1.5, -0.5], [np.ones((1, 1))] * 2, [np.ones((1, 1))] * 2, 1)
