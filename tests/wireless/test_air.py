@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -14,7 +15,7 @@ from scipy import special
 
 from orthomesh.types import Air, Cost, Edge, Facts, Message, Phase, Round
 from orthomesh.wireless.air import IdealAir, SimulatedAir
-from orthomesh.wireless.channel import Channel, gains
+from orthomesh.wireless.channel import Channel, fading, gains
 from orthomesh.wireless.link import Radio, max_power_w
 from orthomesh.wireless.power import required_power_w
 
@@ -201,3 +202,83 @@ def test_what_was_not_planned_is_refused() -> None:
             either.transmit(outbox, Phase(name="intra", edges=(Edge(1, 0),)), T)
         with pytest.raises(ValueError, match="add up to 1 bytes, its payload has 125000"):
             either.transmit(wrong, phase(wrong), T)
+
+
+def test_members_of_a_cluster_share_the_deadline_in_turns() -> None:
+    near = Channel(
+        positions_m=((0.0, 0.0), (10.0, 0.0), (5e4, 0.0), (50010.0, 0.0)), exponent=2.0, reference_loss_db=0.0,
+        fading="none",
+    )  # fmt: skip
+    radio = replace(RADIO, access="tdma")
+    outbox = [message(0, (1,)), message(1, (0,)), message(2, (3,))]
+    air = SimulatedAir(channel=near, radio=radio, seed=0, num_devices=4)
+    kept, cost = air.transmit(outbox, phase(outbox), T)
+    assert kept == outbox
+    assert {i: s.airtime_s for i, s in cost.by_device.items()} == pytest.approx({0: 0.5, 1: 0.5, 2: 1.0})
+    assert cost.elapsed_s == pytest.approx(1.0)
+    assert cost.by_device[0].power_w == pytest.approx(1e-9 / 1e-2 * 3, rel=1e-12)  # 2 bit/s/Hz in half the time
+    alone = [air.transmit([m], phase(outbox), T) for m in outbox]  # a process per device finds the same
+    assert [m for part, _ in alone for m in part] == kept
+    reuse = SimulatedAir(channel=near, radio=replace(RADIO, access="reuse"), seed=0, num_devices=4)
+    kept, cost = reuse.transmit(outbox, phase(outbox), T)
+    assert kept == outbox
+    assert {i: s.airtime_s for i, s in cost.by_device.items()} == pytest.approx({0: 0.5, 1: 0.5, 2: 0.5})
+    disturbing = 1e-3 / (5e4 - 10) ** 2  # device 2 at its limit of 1 mW, at the receiver 1
+    assert cost.by_device[0].power_w == pytest.approx((1e-9 + disturbing) / 1e-2 * 3, rel=1e-9)
+    assert cost.elapsed_s == pytest.approx(1.0)
+
+
+def test_several_blocks_carry_the_mean_of_their_rates() -> None:
+    pair = Channel(positions_m=((0.0, 0.0), (10.0, 0.0)), exponent=2.0, reference_loss_db=0.0, blocks=4)
+    air = SimulatedAir(channel=pair, radio=RADIO, seed=3, num_devices=2)
+    outbox = [message(0, (1,))]
+    _, cost = air.transmit(outbox, phase(outbox), T)
+    rho = fading(pair, 3, 0, (np.array([0]), np.array([1]))).powers[0]
+    carried = np.mean(np.log2(1 + cost.by_device[0].power_w * 1e-2 * rho / 1e-9))
+    assert carried == pytest.approx(1.0, rel=1e-9)
+    facts = {0: Facts(id=0, public={}, columns={"control": 4}, payload_bits=1_000_000)}
+    told = air.announce(facts, T)[0][0].gains[1]
+    assert required_power_w(1_000_000, told, 1, RADIO) == pytest.approx(cost.by_device[0].power_w, rel=1e-9)
+
+
+def test_an_ergodic_link_never_fades_out() -> None:
+    pair = Channel(
+        positions_m=((0.0, 0.0), (10.0, 0.0)), exponent=2.0, reference_loss_db=0.0, blocks="ergodic", draws="hash"
+    )
+    air = SimulatedAir(channel=pair, radio=RADIO, seed=3, num_devices=2)
+    outbox = [message(0, (1,))]
+    power_w = {air.transmit(outbox, phase(outbox), Round(0, k, 5))[1].by_device[0].power_w for k in range(5)}
+    (p,) = power_w
+    g = p * 1e-2 / 1e-9
+    assert math.exp(1 / g) * special.exp1(1 / g) / math.log(2) == pytest.approx(1.0, rel=1e-9)
+
+
+def test_packets_that_stay_missing_take_their_payload_with_them() -> None:
+    radio = replace(RADIO, packet_loss=0.1, transmissions=2, packet_bytes=1250)
+    air = SimulatedAir(channel=CHANNEL, radio=radio, seed=1, num_devices=4)
+    outbox, n = [message(0, (1,), 12_500)], 1000
+    costs = [air.transmit(outbox, phase(outbox), Round(0, k, n)) for k in range(n)]
+    lost = np.array([cost.by_device[0].lost for _, cost in costs])
+    expected = 1 - 0.99**10
+    assert abs(lost.mean() - expected) < 4 * math.sqrt(expected * (1 - expected) / n)
+    assert all(bool(kept[0].dsts) == (not cost.by_device[0].lost) for kept, cost in costs)
+    assert len({cost.by_device[0].energy_j for _, cost in costs}) == 1  # spent either way
+
+
+def test_the_best_split_serves_the_same_for_less() -> None:
+    outbox = [message(0, (1, 2), 40_000)]
+    equal = AIR.transmit(outbox, phase(outbox, "unicast"), T)
+    best = replace(AIR, radio=replace(RADIO, split="optimal")).transmit(outbox, phase(outbox, "unicast"), T)
+    assert best[0] == equal[0] == outbox
+    assert 0.0 < best[1].by_device[0].power_w < equal[1].by_device[0].power_w
+    assert best[1].elapsed_s == equal[1].elapsed_s == pytest.approx(1.0)
+
+
+def test_an_air_of_measured_links(tmp_path: Path) -> None:
+    (tmp_path / "links.csv").write_text("time_s,from,to,gain\n0,0,1,1e-2\n0,1,0,0\n")
+    traced = Channel(trace=str(tmp_path / "links.csv"))
+    air = SimulatedAir(channel=traced, radio=RADIO, seed=0, num_devices=2)
+    outbox = [message(0, (1,)), message(1, (0,))]
+    kept, cost = air.transmit(outbox, phase(outbox), T)
+    assert [m.dsts for m in kept] == [(1,), ()]
+    assert cost.by_device[0].power_w == pytest.approx(1e-9 / 1e-2, rel=1e-12)

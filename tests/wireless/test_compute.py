@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orthomesh.wireless.compute import compute_cost, parameter_budget
+from orthomesh.wireless.compute import (
+    compute_cost,
+    compute_energy_j,
+    compute_time_s,
+    cycle_energy_j,
+    inference_flops,
+    parameter_budget,
+    training_flops,
+    transmit_energy_j,
+)
 
 
 def test_cost_on_paper() -> None:
@@ -49,3 +58,29 @@ def test_bad_numbers_are_refused() -> None:
             compute_cost(1, samples, batch, coefficient)
         with pytest.raises(ValueError, match="samples >= 1"):
             parameter_budget(1.0, samples, batch, coefficient)
+
+
+def test_energy_of_a_billion_parameters_on_paper() -> None:
+    flops = training_flops(10**9, 1000)
+    assert flops == 4e12
+    assert inference_flops(10**9, 1000) == 2e12
+    assert compute_time_s(flops, 1e13, 0.4) == pytest.approx(1.0)
+    assert compute_energy_j(flops, 2e-11) == pytest.approx(80.0)
+    assert cycle_energy_j(1e6, 40.0, 1e9) == pytest.approx(0.04)  # Chen et al.: kappa 1e-27
+    assert transmit_energy_j(0.2, 5.0) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: training_flops(-1, 1),
+        lambda: compute_time_s(1.0, 0.0, 0.5),
+        lambda: compute_time_s(1.0, 1.0, 1.5),
+        lambda: compute_energy_j(-1.0, 1.0),
+        lambda: cycle_energy_j(1.0, 1.0, -1.0),
+        lambda: transmit_energy_j(-0.1, 1.0),
+    ],
+)
+def test_energies_of_what_makes_no_sense_are_refused(wrong: object) -> None:
+    with pytest.raises(ValueError, match=">= 0"):
+        wrong()  # type: ignore[operator]

@@ -12,7 +12,18 @@ from hypothesis import strategies as st
 from scipy import integrate, special
 
 from orthomesh.config import parse
-from orthomesh.wireless.link import Radio, airtime_s, delay_s, efficiency, max_power_w, noise_w, rate_bps
+from orthomesh.wireless.link import (
+    Radio,
+    airtime_s,
+    bits_on_air,
+    delay_s,
+    efficiency,
+    link_rate_bps,
+    max_power_w,
+    noise_w,
+    rate_bps,
+)
+from orthomesh.wireless.power import payload_limit_bits, required_power_w
 
 PAPER = Radio(min_efficiency_bps_per_hz=0.0, noise="fixed")
 
@@ -89,3 +100,35 @@ def test_bad_numbers_are_refused() -> None:
         efficiency(1, 0.0, Radio())
     with pytest.raises(ValueError, match=r"radio\.bandwith_hz.*'bandwidth_hz'"):
         parse(Radio, {"bandwith_hz": 1e6}, "radio")
+
+
+REAL = Radio(gap_db=3.0, max_efficiency_bps_per_hz=6.0, useful_share=0.8, packet_loss=0.1, transmissions=3)
+
+
+def test_a_real_radio_needs_more_bits_and_more_power_and_ends_at_its_fastest_code() -> None:
+    assert bits_on_air(8000, REAL) == pytest.approx(8000 * 1.11 / 0.8)
+    assert efficiency(8e5, 1e6, REAL) == pytest.approx(1.11)
+    assert airtime_s(8e5, 1e6, REAL) == pytest.approx(1.0)
+    ideal = required_power_w(8e5 * 1.11 / 0.8, 1e-9, 1, Radio())
+    assert required_power_w(8e5, 1e-9, 1, REAL) == pytest.approx(10**0.3 * ideal, rel=1e-12)
+    assert required_power_w(6e6 * 0.8 / 1.11 * 1.001, 1.0, 1, REAL) == math.inf
+    assert payload_limit_bits([1.0], REAL, "broadcast") == pytest.approx(6e6 * 0.8 / 1.11, rel=1e-12)
+    assert link_rate_bps(0.2, 1.0, 1e6, REAL) == pytest.approx(6e6 * 0.8)
+
+
+def test_interference_counts_as_noise_and_ideal_links_keep_shannons_rate() -> None:
+    noise = noise_w(Radio(), 1e6)
+    assert link_rate_bps(0.1, 1e-9, 1e6, Radio()) == rate_bps(0.1, 1e-9, 1e6, noise)
+    assert link_rate_bps(0.1, 1e-9, 1e6, Radio(), noise) == pytest.approx(rate_bps(0.1, 1e-9, 1e6, 2 * noise))
+    with pytest.raises(ValueError, match="interference"):
+        link_rate_bps(0.1, 1e-9, 1e6, Radio(), -1.0)
+
+
+def test_what_no_radio_has_is_refused() -> None:
+    for name, value in {"bandwidth_hz": 0.0, "useful_share": 0.0, "packet_loss": 1.0, "transmissions": 0}.items():
+        with pytest.raises(ValueError, match=rf"radio\.{name}"):
+            parse(Radio, {name: value}, "radio")
+    with pytest.raises(ValueError, match=r"radio\.bandwidth_hz"):
+        parse(Radio, {"bandwidth_hz": -1e6}, "radio")
+    with pytest.raises(ValueError, match=r"radio\.max_power_dbm: input should be a finite number"):
+        parse(Radio, {"max_power_dbm": -math.inf}, "radio")  # a limit of 0 W

@@ -1,9 +1,9 @@
 """Two airs behind one protocol: one that lets everything through, and one that obeys the channel, III-B.
 
-Every sender has a band of its own (the paper's OFDMA), so transfers of different senders go on at the same
-time and do not interfere. Messages of one sender follow one another, each with the whole band and the whole
-power. Bytes are counted as they were framed, whether or not they arrive; energy and time only where power was
-radiated.
+With dedicated access every sender has a band of its own (the paper's OFDMA), so transfers of different senders go
+on at the same time and do not interfere; otherwise they take turns (`access.py`). Messages of one sender follow one
+another, each with the whole band and the whole power. Bytes are counted as they were framed, whether or not they
+arrive; energy and time only where power was radiated.
 """
 
 from __future__ import annotations
@@ -12,14 +12,20 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
+from ..rng import stream
 from ..types import Column, Cost, Facts, Message, Phase, Round, Spend
-from .channel import Channel, gains
-from .link import LOWEST_EFFICIENCY_BPS_PER_HZ, Radio, airtime_s, delay_s, max_power_w
-from .power import Cast, required_power_w, served
+from .access import Turn, disturbed, num_turns, turn_radio, turns
+from .channel import Channel, fading, mean_gains
+from .errors import payload_loss
+from .fading import Blocks, effective
+from .link import LOWEST_EFFICIENCY_BPS_PER_HZ, Radio, airtime_s, bits_on_air, delay_s, efficiency, max_power_w
+from .power import Cast, required_power_w, served, unicast_powers_w
+from .traces import traced_gains
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,7 @@ class SimulatedAir:
 
         Nobody's gain is known yet, so it goes out at full power and the lowest code: the radio's own, or
         0.15 bit/s/Hz where the radio has none (0). It is taken to reach everybody and may outlast the
-        deadline.
+        deadline. Gains over several fading blocks are those of a link that carries the device's own payload.
 
         Args:
             facts: of the hosted devices, by id.
@@ -91,10 +97,13 @@ class SimulatedAir:
             ValueError: facts of a device that does not exist.
         """
         _check_ids(facts, self.num_devices, "facts")
-        h = _gains(self.channel, self.seed, t.index, self.num_devices)
-        others = {i: [j for j in range(self.num_devices) if j != i] for i in sorted(facts)}
-        heard = {i: replace(facts[i], gains={j: float(h[i, j]) for j in others[i]}) for i in others}
-        return heard, _cost([(i, _announcement(facts[i].columns, self.radio)) for i in others])
+        fades = _fades(self.channel, self.radio, self.seed, t.index, self.num_devices)
+        heard = {}
+        for i in sorted(facts):
+            others = [j for j in range(self.num_devices) if j != i]
+            x = efficiency(facts[i].payload_bits, self.radio.bandwidth_hz, self.radio)
+            heard[i] = replace(facts[i], gains=dict(zip(others, fades.gains(i, others, x), strict=True)))
+        return heard, _cost([(i, _announcement(facts[i].columns, self.radio)) for i in heard])
 
     def transmit(self, outbox: Sequence[Message], phase: Phase, t: Round) -> tuple[list[Message], Cost]:
         """Each message at the least power that serves whom it can reach; the others lose it.
@@ -102,6 +111,7 @@ class SimulatedAir:
         A broadcast drops the receivers that even full power does not reach and serves the worst of the rest;
         a unicast splits the band among all it was meant for and serves the strongest while their powers fit.
         Transmitters know their gains, so a hopeless link costs bytes (they were framed for it) but no energy.
+        Where packets are lost, a payload that misses one in the end is lost whole, its energy spent.
 
         Args:
             outbox: messages of the hosted devices.
@@ -110,7 +120,8 @@ class SimulatedAir:
 
         Returns:
             The messages in the order given with `dsts` reduced to who gets them (possibly nobody), and the
-            cost; elapsed is the longest time a sender of this phase was on.
+            cost; elapsed is how long the band was held: the longest time a sender of this phase was on, with
+            turns the sum over turns of the longest in each.
 
         Raises:
             ValueError: an id that does not exist, a message along an edge the phase does not have, or one
@@ -118,23 +129,105 @@ class SimulatedAir:
         """
         _check_ids((k for e in phase.edges for k in (e.src, e.dst)), self.num_devices, f"phase {phase.name!r}")
         _check_outbox(outbox, phase)
-        h = _gains(self.channel, self.seed, t.index, self.num_devices)
-        sent = [_transfer(m, {j: float(h[m.src, j]) for j in m.dsts}, self.radio, phase.cast) for m in outbox]
-        return [m for m, _ in sent], _cost([(m.src, spend) for m, spend in sent])
+        fades = _fades(self.channel, self.radio, self.seed, t.index, self.num_devices)
+        turn, counts, part = _schedule(phase, fades, self.radio)
+        sent = []
+        for m in outbox:
+            radio = turn_radio(self.radio, counts[turn[m.src][0]]) if m.dsts else self.radio
+            share = max(1, len(m.dsts)) if phase.cast == "unicast" else 1
+            x = efficiency(8 * len(m.payload), radio.bandwidth_hz / share, radio)
+            heard = zip(m.dsts, fades.gains(m.src, m.dsts, x), strict=True)
+            message, spend = _transfer(m, {j: h * float(part[m.src, j]) for j, h in heard}, radio, phase.cast)
+            sent.append((message, spend))
+        sent = _erased(sent, self, phase, t)
+        spends = [(m.src, spend) for m, spend in sent]
+        return [m for m, _ in sent], replace(_cost(spends), elapsed_s=_elapsed_s(spends, turn))
+
+
+class _Fades(NamedTuple):
+    """Gains of a round before they are put together: without fading, and the powers of each block."""
+
+    mean: Float[np.ndarray, "M M"]
+    powers: Float[np.ndarray, "M M N"]
+    weights: Float[np.ndarray, " N"]
+
+    def gains(self, sender: int, receivers: Sequence[int], efficiency_bps_per_hz: float) -> list[float]:
+        """What a link of that efficiency makes of its blocks."""
+        js = list(receivers)
+        blocks = Blocks(self.powers[sender, js], self.weights)
+        found: list[float] = (self.mean[sender, js] * effective(blocks, efficiency_bps_per_hz)).tolist()
+        return found
 
 
 @lru_cache(maxsize=4)
-def _gains(channel: Channel, seed: int, round_index: int, num_devices: int) -> Float[np.ndarray, "M M"]:
+def _fades(channel: Channel, radio: Radio, seed: int, round_index: int, num_devices: int) -> _Fades:
     """Gains of a round, kept for its phases."""
-    h = gains(channel, seed, round_index, num_devices)
-    h.flags.writeable = False
-    return h
+    if channel.trace is not None:
+        mean = traced_gains(channel, radio, round_index, num_devices)
+        return _Fades(mean, np.ones((num_devices, num_devices, 1)), np.ones(1))
+    low, high = np.triu_indices(num_devices, 1)
+    mean = np.zeros((num_devices, num_devices))
+    mean[low, high] = mean_gains(channel, seed, round_index, num_devices, (low, high))
+    drawn = fading(channel, seed, round_index, (low, high))
+    powers = np.zeros((num_devices, num_devices, len(drawn.weights)))
+    powers[low, high] = powers[high, low] = drawn.powers
+    return _Fades(mean + mean.T, powers, drawn.weights)
+
+
+def _schedule(
+    phase: Phase, fades: _Fades, radio: Radio
+) -> tuple[dict[int, Turn], dict[int, int], Float[np.ndarray, "M M"]]:
+    """Turns of a phase's senders, how many there are in each group, and what interference leaves of each gain."""
+    if radio.access != "reuse":
+        turn = turns(phase.edges, fades.mean, radio)
+        return turn, num_turns(turn), np.ones_like(fades.mean)
+    ids = range(len(fades.mean))
+    h = np.array([fades.gains(i, ids, 1.0) for i in ids])
+    turn = turns(phase.edges, h, radio)
+    seen = disturbed(turn, h, radio)
+    return turn, num_turns(turn), np.divide(seen, h, out=np.ones_like(h), where=h > 0.0)
+
+
+def _erased(
+    sent: Sequence[tuple[Message, Spend]], air: SimulatedAir, phase: Phase, t: Round
+) -> list[tuple[Message, Spend]]:
+    """Transfers that miss a packet in the end are taken out; keyed by phase, sender, receiver and how many before."""
+    radio = air.radio
+    if radio.packet_loss == 0.0:
+        return list(sent)
+    before: dict[tuple[int, int], int] = {}
+    found = []
+    for m, spend in sent:
+        chance = payload_loss(len(m.payload), radio.packet_bytes, radio.packet_loss, radio.transmissions)
+        kept = []
+        for j in m.dsts:
+            n = before[m.src, j] = before.get((m.src, j), -1) + 1
+            if stream(air.seed, f"packets-{phase.name}", t.index, m.src, j, n).random() >= chance:
+                kept.append(j)
+        missing = len(m.dsts) - len(kept)
+        found.append((replace(m, dsts=tuple(kept)), replace(spend, lost=spend.lost + missing)))
+    return found
+
+
+def _elapsed_s(spends: Sequence[tuple[int, Spend]], turn: Mapping[int, Turn]) -> float:
+    """How long a phase holds the band: groups side by side, turns one after the other, senders of a turn together."""
+    on_s: dict[int, float] = {}
+    for i, spend in spends:
+        on_s[i] = on_s.get(i, 0.0) + spend.airtime_s
+    longest: dict[Turn, float] = {}
+    for i in sorted(on_s):
+        if i in turn:
+            longest[turn[i]] = max(longest.get(turn[i], 0.0), on_s[i])
+    whole: dict[int, float] = {}
+    for (group, _), lasts_s in longest.items():
+        whole[group] = whole.get(group, 0.0) + lasts_s
+    return max(whole.values(), default=0.0)
 
 
 def _announcement(columns: Mapping[Column, int], radio: Radio) -> Spend:
     """One broadcast at full power and the lowest code."""
     code = radio.min_efficiency_bps_per_hz or LOWEST_EFFICIENCY_BPS_PER_HZ
-    on_s = delay_s(8 * sum(columns.values()), radio.bandwidth_hz * code)
+    on_s = delay_s(bits_on_air(8 * sum(columns.values()), radio), radio.bandwidth_hz * code)
     power_w = max_power_w(radio) if on_s > 0.0 else 0.0
     return Spend(bytes_sent=dict(columns), airtime_s=on_s, energy_j=power_w * on_s, power_w=power_w)
 
@@ -144,9 +237,13 @@ def _transfer(message: Message, gain: Mapping[int, float], radio: Radio, cast: C
     bits = 8 * len(message.payload)
     got = served(bits, gain, radio, cast)
     share = len(message.dsts) if cast == "unicast" else 1
-    needed_w = [required_power_w(bits, gain[j], share, radio) for j in got]
+    if cast == "unicast" and radio.split == "optimal":
+        needed_w = list(unicast_powers_w(bits, [gain[j] for j in got], radio))
+        on_s = radio.deadline_s if got else 0.0
+    else:
+        needed_w = [required_power_w(bits, gain[j], share, radio) for j in got]
+        on_s = airtime_s(bits, radio.bandwidth_hz / share, radio) if got else 0.0
     power_w = math.fsum(needed_w) if cast == "unicast" else max(needed_w, default=0.0)
-    on_s = airtime_s(bits, radio.bandwidth_hz / share, radio) if got else 0.0
     spend = Spend(
         bytes_sent=_charged(message, cast),
         airtime_s=on_s,

@@ -94,6 +94,13 @@ class Channel:
     positions_m: tuple[tuple[float, float], ...] | None = None
     """(x, y) of every device in metres, in order of id, instead of random ones."""
 
+    trace: str | None = None
+    """CSV or parquet file of measured links (time_s, from, to, and gain or rate_bps) instead of any model. A round
+    takes the latest sample of each link at or before its time, round index times `round_s`."""
+
+    trace_max_age_s: Annotated[float, Field(gt=0)] | None = None
+    """How old a sample may be, s; none: any age. An older one is a gap in the trace, which stops the run."""
+
 
 def realistic() -> Channel:
     """Devices in a street at 2 GHz: TR 36.843 with its shadowing, Rayleigh fading over eight blocks a transfer."""
@@ -213,6 +220,8 @@ def mean_gains(
     Raises:
         ValueError: what `positions` raises, an id that does not exist, a model that is not for this carrier.
     """
+    if channel.trace is not None:
+        raise ValueError("channel.trace: gains of a trace depend on the radio too, see traces.traced_gains")
     low, high = _sorted(pairs, num_devices)
     places = _places(channel, seed, num_devices, round_index)
     distance_m = np.hypot(*(places[-1][low] - places[-1][high]).T)

@@ -14,9 +14,13 @@ from pydantic.dataclasses import dataclass
 
 from ..config import STRICT
 from ..units import from_db, from_dbm
+from .errors import mean_transmissions
 
 LOWEST_EFFICIENCY_BPS_PER_HZ = 0.15
 """Lowest-rate code of LTE and 5G New Radio (QPSK at rate 78/1024, 0.1523), rounded down."""
+
+LARGEST_EFFICIENCY_BPS_PER_HZ = 1000.0
+"""Beyond it 2^x leaves the range of a float; no radio comes near."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -45,6 +49,42 @@ class Radio:
 
     noise: Literal["per_band", "fixed"] = "per_band"
     """Noise of the band a link uses (R8), or of the whole band W whatever the split (the paper)."""
+
+    gap_db: Annotated[float, Field(ge=0)] = 0.0
+    """What codes need above Shannon's bound, dB. 0 is the paper's; real codes need 1 to 3."""
+
+    max_efficiency_bps_per_hz: Annotated[float, Field(gt=0)] | None = None
+    """Highest spectral efficiency the radio has a code for, bit/s/Hz; none: no limit (the paper). 256-QAM ends near
+    7.4."""
+
+    useful_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the airtime that carries payload; pilots, headers and gaps take the rest. 1 is the paper's, 0.8
+    usual."""
+
+    packet_loss: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Probability that a packet is not decoded although the power is right; 0.1 is a usual operating point."""
+
+    packet_bytes: Annotated[int, Field(ge=1)] = 1500
+    """Size of a packet; a payload is lost where one of its packets is."""
+
+    transmissions: Annotated[int, Field(ge=1)] = 1
+    """How often a packet is sent at most (ARQ). The rate leaves room for the mean number."""
+
+    split: Literal["equal", "optimal"] = "equal"
+    """How unicast splits the band among receivers: equally (the paper), or so that the sum of powers is least."""
+
+    access: Literal["dedicated", "tdma", "reuse"] = "dedicated"
+    """Who owns the band: every sender one of its own (the paper); those that hear each other take turns on one; or
+    turns for those that would disturb each other, while the others share a turn and its interference."""
+
+    protection_db: Annotated[float, Field(ge=0)] = 10.0
+    """With reuse: senders share a turn only where every receiver hears its own sender this much better, dB."""
+
+
+def highest_efficiency(radio: Radio) -> float:
+    """Most bit/s/Hz a link can carry: the radio's fastest code, or what a float can hold."""
+    cap = radio.max_efficiency_bps_per_hz
+    return LARGEST_EFFICIENCY_BPS_PER_HZ if cap is None else min(cap, LARGEST_EFFICIENCY_BPS_PER_HZ)
 
 
 def max_power_w(radio: Radio) -> float:
@@ -101,6 +141,42 @@ def rate_bps(power_w: float, gain: float, bandwidth_hz: float, noise_w: float) -
     return bandwidth_hz * math.log1p(power_w * gain / noise_w) / math.log(2.0)
 
 
+def link_rate_bps(power_w: float, gain: float, bandwidth_hz: float, radio: Radio, interference_w: float = 0.0) -> float:
+    """Payload bits per second over a real link, eta B min(log2(1 + p h / (G (sigma^2 + I))), cap).
+
+    Args:
+        power_w: transmit power p, W.
+        gain: linear power gain h.
+        bandwidth_hz: band B of the link.
+        radio: noise, gap G, cap, useful share eta.
+        interference_w: power I of others in the same band at the receiver, W.
+
+    Returns:
+        bit/s, >= 0; with the paper's settings `rate_bps`.
+
+    Raises:
+        ValueError: negative power, gain or interference, or a band that is not positive.
+
+    >>> link_rate_bps(1.0, 1.0, 1e6, Radio(max_efficiency_bps_per_hz=6.0, useful_share=0.5))
+    3000000.0
+    """
+    if not interference_w >= 0.0:
+        raise ValueError(f"interference is a power in W >= 0, got {interference_w}")
+    heard_w = from_db(radio.gap_db) * (noise_w(radio, bandwidth_hz) + interference_w)
+    rate = rate_bps(power_w, gain, bandwidth_hz, heard_w)
+    cap = radio.max_efficiency_bps_per_hz
+    return radio.useful_share * (rate if cap is None else min(rate, cap * bandwidth_hz))
+
+
+def bits_on_air(bits: int | float, radio: Radio) -> float:
+    """Coded bits a payload takes with overhead and, on average, repetitions of lost packets.
+
+    >>> bits_on_air(900, Radio(useful_share=0.9)), bits_on_air(800, Radio(packet_loss=0.5, transmissions=2))
+    (1000.0, 1200.0)
+    """
+    return bits * mean_transmissions(radio.packet_loss, radio.transmissions) / radio.useful_share
+
+
 def delay_s(bits: int | float, rate_bps: float) -> float:
     """Seconds a transfer takes, bits / rate, eq. (8) with units.
 
@@ -127,7 +203,7 @@ def delay_s(bits: int | float, rate_bps: float) -> float:
 
 
 def efficiency(bits: int | float, bandwidth_hz: float, radio: Radio) -> float:
-    """Spectral efficiency a transfer is sent at, max(bits / (B Gamma), lowest code).
+    """Spectral efficiency a transfer is sent at, max(bits / (B Gamma), lowest code), bits counted on the air.
 
     The slowest code that keeps the deadline is also the one of least energy, because p / log2(1 + p g) grows
     with p.
@@ -148,7 +224,8 @@ def efficiency(bits: int | float, bandwidth_hz: float, radio: Radio) -> float:
     """
     if not (bits >= 0 and bandwidth_hz > 0.0):
         raise ValueError(f"a transfer has bits >= 0 over a positive band, got {bits} over {bandwidth_hz} Hz")
-    return max(bits / (bandwidth_hz * radio.deadline_s), radio.min_efficiency_bps_per_hz)
+    on_air = bits_on_air(bits, radio)
+    return max(on_air / (bandwidth_hz * radio.deadline_s), radio.min_efficiency_bps_per_hz)
 
 
 def airtime_s(bits: int | float, bandwidth_hz: float, radio: Radio) -> float:
@@ -165,4 +242,4 @@ def airtime_s(bits: int | float, bandwidth_hz: float, radio: Radio) -> float:
     >>> airtime_s(75e3, 1e6, Radio(min_efficiency_bps_per_hz=0.15))
     0.5
     """
-    return delay_s(bits, bandwidth_hz * efficiency(bits, bandwidth_hz, radio))
+    return delay_s(bits_on_air(bits, radio), bandwidth_hz * efficiency(bits, bandwidth_hz, radio))

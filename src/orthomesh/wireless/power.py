@@ -13,18 +13,18 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int, Real
 
-from .link import Radio, efficiency, max_power_w, noise_w
+from ..units import from_db
+from .bandwidth import optimal_split
+from .link import LARGEST_EFFICIENCY_BPS_PER_HZ as LARGEST_EFFICIENCY_BPS_PER_HZ
+from .link import Radio, bits_on_air, efficiency, highest_efficiency, max_power_w, noise_w
 
 Cast = Literal["broadcast", "unicast"]
-
-LARGEST_EFFICIENCY_BPS_PER_HZ = 1000.0
-"""Beyond it 2^x leaves the range of a float; no radio comes near."""
 
 
 def required_power_w(bits: int | float, gain: float, share: int, radio: Radio) -> float:
     r"""Least power that carries a payload within the deadline over a share of the band, eq. (25) with units.
 
-    .. math::  p^* = \frac{\sigma_n^2}{h} \left( 2^{\max(b n / (W \Gamma),\ \eta_{\min})} - 1 \right)
+    .. math::  p^* = G \frac{\sigma_n^2}{h} \left( 2^{\max(b n / (W \Gamma),\ \eta_{\min})} - 1 \right)
 
     Args:
         bits: size b of the payload, >= 0.
@@ -33,13 +33,14 @@ def required_power_w(bits: int | float, gain: float, share: int, radio: Radio) -
         radio: W, Gamma, noise, lowest code.
 
     Returns:
-        W, >= 0; infinite where no power is enough (gain 0, or more than 1000 bit/s/Hz); 0 for no bits.
+        W, >= 0; infinite where no power is enough (gain 0, or beyond the fastest code); 0 for no bits.
 
     Raises:
         ValueError: a negative size or gain, or a share below 1.
 
-    Readings: the paper's exponent has W_T and parameters where we have W Gamma and bits (R8). With a lowest
-    code the transfer may end before the deadline; `min_efficiency_bps_per_hz=0` is Lemma 1 itself.
+    Readings: the gap G of real codes is 1 in the paper, and b counts bits on the air. The paper's exponent has W_T
+    and parameters where we have W Gamma and bits (R8). With a lowest code the transfer may end before the deadline;
+    `min_efficiency_bps_per_hz=0` is Lemma 1 itself.
 
     >>> radio = Radio(noise_dbm_per_hz=-90.0, noise_figure_db=0.0)  # 1e-6 W in 1 MHz
     >>> round(required_power_w(2e6, 1e-5, 1, radio), 9)
@@ -53,9 +54,9 @@ def required_power_w(bits: int | float, gain: float, share: int, radio: Radio) -
     exponent = efficiency(bits, band_hz, radio)
     if bits == 0:
         return 0.0
-    if gain == 0.0 or exponent > LARGEST_EFFICIENCY_BPS_PER_HZ:
+    if gain == 0.0 or exponent > highest_efficiency(radio):
         return math.inf
-    return noise_w(radio, band_hz) / gain * math.expm1(exponent * math.log(2.0))
+    return from_db(radio.gap_db) * noise_w(radio, band_hz) / gain * math.expm1(exponent * math.log(2.0))
 
 
 def broadcast_power_w(bits: int | float, gains: Sequence[float], radio: Radio) -> float:
@@ -77,7 +78,7 @@ def broadcast_power_w(bits: int | float, gains: Sequence[float], radio: Radio) -
 
 
 def unicast_powers_w(bits: int | float, gains: Sequence[float], radio: Radio) -> tuple[float, ...]:
-    """Least power to each receiver when they split the band equally, as in the paper.
+    """Least power to each receiver when they split the band, equally as in the paper or as `radio.split` says.
 
     Args:
         bits: size of the payload, sent to each.
@@ -91,6 +92,10 @@ def unicast_powers_w(bits: int | float, gains: Sequence[float], radio: Radio) ->
     >>> [round(p, 9) for p in unicast_powers_w(1e6, [1e-5, 1e-4], radio)]
     [0.15, 0.015]
     """
+    if radio.split == "optimal" and bits > 0 and gains:
+        if not min(gains) > 0.0:
+            return tuple(math.inf for _ in gains)
+        return tuple(optimal_split(bits, gains, radio)[1].tolist())
     return tuple(required_power_w(bits, gain, len(gains), radio) for gain in gains)
 
 
@@ -122,8 +127,23 @@ def payload_limit_bits(gains: Sequence[float], radio: Radio, cast: Cast) -> floa
     losses = [1.0 / gain if gain > 0.0 else math.inf for gain in gains]
     share, loss = (1, max(losses)) if cast == "broadcast" else (len(gains), math.fsum(losses))
     band_hz = radio.bandwidth_hz / share
-    reached = math.log1p(max_power_w(radio) / (noise_w(radio, band_hz) * loss)) / math.log(2.0)
-    return band_hz * radio.deadline_s * reached if reached >= radio.min_efficiency_bps_per_hz else 0.0
+    heard_w = from_db(radio.gap_db) * noise_w(radio, band_hz)
+    reached = min(math.log1p(max_power_w(radio) / (heard_w * loss)) / math.log(2.0), highest_efficiency(radio))
+    if reached < radio.min_efficiency_bps_per_hz:
+        return 0.0
+    limit = band_hz * radio.deadline_s * reached / bits_on_air(1, radio)
+    return limit if share == 1 or radio.split == "equal" else _optimal_limit_bits(gains, radio, limit)
+
+
+def _optimal_limit_bits(gains: Sequence[float], radio: Radio, equal: float) -> float:
+    """Largest payload with the best split, by bisection from what equal parts take to what the worst alone could."""
+    low, high = equal, payload_limit_bits(gains, radio, "broadcast")
+    while high - low > 1e-12 * high:
+        middle = 0.5 * (low + high)
+        if middle in (low, high):
+            break
+        low, high = (middle, high) if is_feasible(middle, gains, radio, "unicast") else (low, middle)
+    return low
 
 
 def is_feasible(bits: int | float, gains: Sequence[float], radio: Radio, cast: Cast) -> bool:
@@ -148,8 +168,9 @@ def is_feasible(bits: int | float, gains: Sequence[float], radio: Radio, cast: C
 def served(bits: int | float, gains: Mapping[int, float], radio: Radio, cast: Cast) -> tuple[int, ...]:
     """Which receivers to serve when not all can be: all within reach (broadcast), the strongest (unicast).
 
-    In unicast the band stays split by everybody asked for, and powers add up: the strongest first, as many as
-    fit the limit, which is the most that any choice could serve.
+    In unicast an equally split band stays split by everybody asked for, and powers add up: the strongest first, as
+    many as fit the limit, which is the most that any choice could serve. The optimal split is made again for those
+    that are served.
 
     Args:
         bits: size of the payload.
@@ -167,6 +188,11 @@ def served(bits: int | float, gains: Mapping[int, float], radio: Radio, cast: Ca
     if cast == "broadcast":
         return tuple(j for j in sorted(gains) if required_power_w(bits, gains[j], 1, radio) <= limit_w)
     ranked = sorted(gains, key=lambda j: (-gains[j], j))
+    if radio.split == "optimal":
+        count = len(ranked)
+        while count and not is_feasible(bits, [gains[j] for j in ranked[:count]], radio, "unicast"):
+            count -= 1
+        return tuple(sorted(ranked[:count]))
     powers_w = unicast_powers_w(bits, [gains[j] for j in ranked], radio)
     count = 0
     while count < len(ranked) and math.fsum(powers_w[: count + 1]) <= limit_w:
@@ -206,9 +232,10 @@ def required_powers_w(
     if not np.all(size >= 0.0):
         raise ValueError("a payload is negative or not a number; sizes are bits >= 0")
     band_hz = radio.bandwidth_hz / part
-    noise = noise_w(radio, radio.bandwidth_hz) / (part if radio.noise == "per_band" else 1)
-    exponent = np.maximum(size / (band_hz * radio.deadline_s), radio.min_efficiency_bps_per_hz)
-    hopeless = (gains == 0.0) | (exponent > LARGEST_EFFICIENCY_BPS_PER_HZ)
+    noise = from_db(radio.gap_db) * noise_w(radio, radio.bandwidth_hz) / (part if radio.noise == "per_band" else 1)
+    on_air = size * bits_on_air(1, radio)
+    exponent = np.maximum(on_air / (band_hz * radio.deadline_s), radio.min_efficiency_bps_per_hz)
+    hopeless = (gains == 0.0) | (exponent > highest_efficiency(radio))
     reached = np.expm1(np.where(hopeless, 0.0, exponent) * math.log(2.0))
     needed = noise / np.where(hopeless, 1.0, gains) * reached
     return np.where(size == 0.0, 0.0, np.where(hopeless, math.inf, needed))
