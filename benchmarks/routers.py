@@ -8,8 +8,9 @@ of who would have been right; those made per token, and soft ones, are run.
     python -m benchmarks.routers --model DIR --data DIR --tasks snips,trec,... [--template neutral] [--seeds 0 1 2]
 
 `--template neutral` replaces every instruction, in training and test, by "Text: ... Answer:", which names no task;
-`--paraphrase` also asks the experts in other words than they were trained in. Prints Markdown tables of means over
-seeds with 95 % t-intervals, and writes --out as JSON.
+`--paraphrase` also asks the experts in other words than they were trained in; `--choices-only` trains no expert and
+tells how often each choice is right, for all three ways of asking (benchmarks/choices.py). Prints Markdown tables of
+means over seeds with 95 % t-intervals, and writes --out as JSON.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks import choices
 from orthomesh.adapters.mask import magnitude_mask, quotas
 from orthomesh.adapters.projection import projection
 from orthomesh.experts.router import classes, discriminate, nearest
@@ -59,6 +61,8 @@ OTHER_WORDS = {
     "auto and commute, travel, utility, work, small talk or meta)?\n{}\nArea:",
     "boolq": "True or false? {}?\nSay true or false.\n",
     "scienceqa": "Here is a school question with numbered options. {}\nWhich option is right?\n",
+    "social_i_qa": "Read about these people and say which reply fits. {}\nThe fitting number is:",
+    "hellaswag": "Which of the numbered ends goes on best after this? {}\nThe best end is number:",
 }
 COMMON = ("dolly", "gsm8k", "arc_easy", "piqa")
 """Where a common calibration text is taken from; none of them is a task here."""
@@ -169,11 +173,11 @@ def one_seed(
     found = []
     for asked in (tasks, *others):
         rows = [tokenise(base, test_set(asked, t, seed), t) for t in wanted]
-        found.append(choices(base, experts, own, rows, common))
+        found.append(all_choices(base, experts, own, rows, common))
     return found
 
 
-def choices(
+def all_choices(
     base: Base, experts: Sequence[Expert], own: Sequence[list[Row]], asked: Sequence[list[Row]], common: Sequence[str]
 ) -> dict[str, Any]:
     """Accuracy, share of right choices and extra milliseconds a prompt of every choice."""
@@ -307,6 +311,7 @@ def main() -> None:
     p.add_argument("--tasks", default="")
     p.add_argument("--template", choices=("given", "neutral"), default="given")
     p.add_argument("--paraphrase", action="store_true", help="also ask in other words")
+    p.add_argument("--choices-only", action="store_true", help="share of right choices alone; trains nothing")
     p.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     p.add_argument("--steps", type=int, default=0, help="optimiser steps an expert; 0: 120 embedded, 100 else")
     p.add_argument("--rate", type=float, default=0.0, help="learning rate; 0: 6e-3 embedded, 5e-3 else")
@@ -324,6 +329,10 @@ def main() -> None:
     )  # fmt: skip
     wanted = tuple(n for n in a.tasks.split(",") if n)
     given = TaskSettings(names=wanted, data=a.data, train_examples=a.examples[0], test_examples=a.examples[1])
+    if a.choices_only:
+        given = replace(given, names=wanted or tuple(OTHER_WORDS))
+        print(f"\n{choices.table(choices.shares(base, given, reworded, a.seeds))}")
+        return
     with tempfile.TemporaryDirectory() as folder:
         trained = given if a.template == "given" else reworded(given, a.template, Path(folder) / "trained")
         others = [reworded(given, "paraphrase", Path(folder) / "asked")] if a.paraphrase else []

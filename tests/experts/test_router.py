@@ -59,31 +59,34 @@ def naively(prompts: np.ndarray, codes: np.ndarray, widths: tuple[int, ...]) -> 
 
 
 def test_two_equal_tasks_on_paper() -> None:
-    # means 0 and 2, variance 1 in both: the border is at 1, and with T = 2 the logarithm of the odds at z is
-    # ((z - 2)^2 - z^2) / 4 = 1 - z
+    # means 0 and 2, variance 1 in both: the border is at 1, and with nu = 3, T = 2 and m = 1 the odds at z are
+    # (3 + (z - 2)^2) / (3 + z^2)
+    z = np.array([0, 0.9, 1, 1.1, 2, 3, 50])
     known = classes([task([0], [1], reach=9), task([2], [1], reach=9)])
-    verdict = discriminate(np.array([[0.0], [0.9], [1.0], [1.1], [1 + math.log(4)], [1.8], [3.0]]), known)
+    verdict = discriminate(z[:, None], known)
     assert verdict.best.tolist() == [0, 0, 0, 1, 1, 1, 1]
     assert verdict.second.tolist() == [1, 1, 1, 0, 0, 0, 0]
-    expected = [1 / (1 + math.exp(-abs(1 - z))) for z in (0, 0.9, 1, 1.1, 1 + math.log(4), 1.8, 3)]
-    np.testing.assert_allclose(verdict.probability, expected, rtol=1e-12)
-    assert verdict.probability[4] == pytest.approx(0.8)  # odds of four to one
-    # the second takes part from a fifth on: at 1.8 it has 0.31, at 3 only 0.12
-    np.testing.assert_allclose(verdict.weight[[1, 2, 3, 5]], np.array(expected)[[1, 2, 3, 5]], rtol=1e-12)
-    assert verdict.weight[6] == 1.0
-    np.testing.assert_allclose(verdict.distance[:, 0], np.array([0, 0.9, 1, 1.1, 1 + math.log(4), 1.8, 3]) ** 2 / 11.7)
-    assert not verdict.strange.any()
+    near, far = np.minimum(z**2, (z - 2) ** 2), np.maximum(z**2, (z - 2) ** 2)
+    np.testing.assert_allclose(verdict.probability, (3 + far) / (6 + far + near), rtol=1e-12)
+    assert verdict.probability[[0, 5]] == pytest.approx([0.7, 0.75])
+    np.testing.assert_allclose(verdict.weight, verdict.probability, rtol=1e-12)  # nobody is sure, so both take part
+    np.testing.assert_allclose(verdict.distance[:, 0], z**2 / 11.7)
+    assert verdict.strange.tolist() == [False] * 6 + [True]
+    # means 0 and 4: at 0 the second has 3 / 22, and a fifth is needed to take part; at 1 it has a quarter
+    verdict = discriminate(np.array([[0.0], [1.0]]), classes([task([0], [1]), task([4], [1])]))
+    np.testing.assert_allclose(verdict.probability, [19 / 22, 0.75])
+    np.testing.assert_allclose(verdict.weight, [1.0, 0.75])
 
 
 def test_the_second_shares_with_the_best_alone() -> None:
     # three equal tasks at 0, 0.5 and 30: of the first two the odds at 0.25 are even; the third has no part
     known = classes([task([30], [1]), task([0], [1]), task([0.5], [1])])
-    verdict = discriminate(np.array([[0.25], [0.25 + math.log(3) * 4]]), known)
+    verdict = discriminate(np.array([[0.25], [2.0]]), known)
     assert sorted([verdict.best[0], verdict.second[0]]) == [1, 2]
     assert verdict.weight[0] == pytest.approx(0.5)
-    # (z^2 - (z - 0.5)^2) / 4 = (z - 0.25) / 4: odds of three to one
+    # (3 + z^2) / (3 + (z - 0.5)^2) = 7 / 5.25: odds of four to three
     assert (verdict.best[1], verdict.second[1]) == (2, 1)
-    assert verdict.weight[1] == pytest.approx(0.75)
+    assert verdict.weight[1] == pytest.approx(4 / 7)
     same = discriminate(np.zeros((1, 1)), classes([task([0], [1])] * 3))
     assert same.probability[0] == pytest.approx(1 / 3)
     assert same.weight[0] == pytest.approx(1 / 2)
@@ -108,11 +111,25 @@ def test_a_wide_task_and_a_narrow_one_on_paper() -> None:
     assert verdict.best.tolist() == [0, 1]  # at the common mean the narrow one is likelier, far out the wide one
     odds = math.sqrt(7.5 / 4.5) ** (1 / 2)
     assert verdict.probability[0] == pytest.approx(odds / (1 + odds))
-    gap = (81 / 4.5 + math.log(4.5) - 81 / 7.5 - math.log(7.5)) / 4
+    gap = math.log(1 + 81 / (3 * 4.5)) - math.log(1 + 81 / (3 * 7.5)) + math.log(4.5 / 7.5) / 4
     assert verdict.probability[1] == pytest.approx(1 / (1 + math.exp(-gap)))
     # on average d^2 is 1 / 4.5 and 11 / 7.5; its own prompts go 2 and 3 times as far, and 1.3 is granted
     inside = 1.3 * np.array([2 / 4.5, 3 * 11 / 7.5])
     np.testing.assert_allclose(verdict.distance[1], np.array([81 / 4.5, 81 / 7.5]) / inside)
+
+
+def test_a_new_wording_is_not_sent_to_whoever_scatters_most() -> None:
+    # eight numbers; the prompt lies 30 off both tasks, ten nearer to the narrow one
+    wide, narrow = task([40.0] + [0.0] * 7, [9.0] * 8), task([0.0] * 8, [1.0] * 8)
+    point = np.array([[15.0] + [30.0] * 7])
+    far = [((point[0] - t.mean) ** 2).sum() / c for t, c in ((wide, 0.3 * 9 + 0.7 * 5), (narrow, 0.3 + 0.7 * 5))]
+    assert far[0] < far[1]  # in its own measure the wide one is nearer, by hundreds
+    by_gauss = -far[0] - 8 * math.log(6.2) + far[1] + 8 * math.log(3.8)
+    by_t = -11 * math.log1p(far[0] / 3) - 8 * math.log(6.2) + 11 * math.log1p(far[1] / 3) + 8 * math.log(3.8)
+    assert by_gauss > 300
+    assert by_t < 2  # here the odds are nearly even
+    verdict = discriminate(point, classes([wide, narrow]))
+    assert max(verdict.probability[0], 1 - verdict.probability[0]) < 0.62
 
 
 def test_strangers_on_paper() -> None:
@@ -173,11 +190,11 @@ def test_layers_vote() -> None:
 
 
 @given(st.integers(0, 2**32 - 1))
-def test_probabilities_are_those_of_gaussian_densities(seed: int) -> None:
+def test_probabilities_are_those_of_t_densities(seed: int) -> None:
     tasks, points = drawn(seed)
     verdict = discriminate(points, classes(tasks))
     pairs = zip(tasks, covariances(tasks), strict=True)
-    logs = np.stack([stats.multivariate_normal(t.mean, c).logpdf(points) for t, c in pairs], axis=1) / 2
+    logs = np.stack([stats.multivariate_t(t.mean, c, df=3).logpdf(points) for t, c in pairs], axis=1) / 2
     likely = np.exp(logs - logs.max(axis=1, keepdims=True))
     likely /= likely.sum(axis=1, keepdims=True)
     order = np.argsort(-likely, axis=1, kind="stable")

@@ -272,8 +272,13 @@ def test_a_choice_after_adapted_layers_is_not_in_flight(
 def test_rows_shared_by_two_are_answered_by_merged_weights(
     told: Portable, plain: Model, prompts: list[str], tokenizer: Any
 ) -> None:
-    wide = [replace(e, sketch=e.sketch._replace(covariance=400 * e.sketch.covariance)) for e in told.bank.experts]
-    bank = under(told, experts=tuple(wide), soft=True)  # tasks so wide that they overlap
+    middle = np.mean([e.sketch.mean for e in told.bank.experts], axis=0)
+    near = [e.sketch.mean + np.float32(0.95) * (middle - e.sketch.mean) for e in told.bank.experts]
+    wide = [
+        replace(e, sketch=e.sketch._replace(mean=mean, covariance=40 * e.sketch.covariance))
+        for e, mean in zip(told.bank.experts, near, strict=True)
+    ]
+    bank = under(told, experts=tuple(wide), soft=True)  # tasks so near that they overlap
     model, tokens = attach(bank, plain()), batch(tokenizer, prompts)
     scores = logits(model, tokens)
     who = said(model)

@@ -18,8 +18,10 @@ from .taskcode import similarity
 
 OWN_SHARE = 0.3
 """How much a task's own covariance weighs against the mean of all; 0 is linear, 1 quadratic discriminant analysis."""
+TAIL = 3.0
+"""Degrees of freedom of the t-densities: far out, what counts is how much farther one task is than another."""
 TEMPERATURE = 2.0
-"""What log-likelihoods are divided by: prompts of a task are no Gaussian, and undivided they claim too much."""
+"""What log-likelihoods are divided by: prompts of a task are no such density, and undivided they claim too much."""
 SHARED_FROM = 0.2
 """A second expert takes part from this probability on."""
 SLACK = 1.3
@@ -83,14 +85,16 @@ def classes(tasks: Sequence[TaskSketch]) -> Classes:
 
 
 def discriminate(points: Float[np.ndarray, "N m"], known: Classes) -> Verdict:
-    r"""Regularised discriminant analysis on task sketches, with a second opinion and a way out.
+    r"""Regularised discriminant analysis on task sketches under t-densities, with a second opinion and a way out.
 
-    .. math::  p_{ni} \propto \exp\big( -\tfrac{1}{2T} ( d_{ni}^2 + \ln |C_i| ) \big), \quad
+    .. math::  p_{ni} \propto \exp\big( -\tfrac{1}{2T} ( (\nu + m) \ln (1 + d_{ni}^2 / \nu) + \ln |C_i| ) \big), \quad
                d_{ni}^2 = (z_n - \mu_i)^\top C_i^{-1} (z_n - \mu_i)
 
-    gamma = 0.3, T = 2. The second best takes part with its share of the two where it has at least a fifth. A prompt is
-    strange if it is outside its best task: d^2 beyond 1.3 times the reach which that task's device measured on its
-    own prompts, times tr(C_i^{-1} Sigma_i), what d^2 is on average inside.
+    gamma = 0.3, T = 2, nu = 3. Gaussian densities (nu without end) do as well on prompts like those of a device, but
+    send what lies far from all tasks, a new wording say, to the task that scatters most. The second best takes part
+    with its share of the two where it has at least a fifth. A prompt is strange if it is outside its best task: d^2
+    beyond 1.3 times the reach which that task's device measured on its own prompts, times tr(C_i^{-1} Sigma_i), what
+    d^2 is on average inside.
 
     Args:
         points: sketches of prompts. [N, m]
@@ -102,13 +106,15 @@ def discriminate(points: Float[np.ndarray, "N m"], known: Classes) -> Verdict:
     Raises:
         ValueError: sketches of another size.
 
-    Source: J. H. Friedman, Regularized Discriminant Analysis, JASA 84 (1989).
+    Source: J. H. Friedman, Regularized Discriminant Analysis, JASA 84 (1989); C. Liu and D. B. Rubin, ML estimation of
+    the t distribution using EM and its extensions, Statistica Sinica 5 (1995).
     """
     if points.shape[1] != known.means.shape[1]:
         raise ValueError(f"a prompt of {points.shape[1]} numbers meets task sketches of {known.means.shape[1]}")
     pairs = zip(known.means, known.metrics, strict=True)
     distance = np.stack([squared_distance(points, mean, scatter) for mean, scatter in pairs], axis=1)
-    return _verdict(-(distance + known.spread) / (2 * TEMPERATURE), distance / known.inside)
+    fit = (TAIL + points.shape[1]) * np.log1p(distance / TAIL) + known.spread
+    return _verdict(-fit / (2 * TEMPERATURE), distance / known.inside)
 
 
 def nearest(prompts: Float[np.ndarray, "N K"], codes: Float[np.ndarray, "M K"], widths: tuple[int, ...]) -> Verdict:
