@@ -107,7 +107,7 @@ def test_four_quarters_in_reach_of_each_other_make_pairs_on_paper() -> None:
 # reference: the centralised result
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(leaves=worlds(), weather=weathers, fate=fates, seed=st.integers(0, 99))
 def test_it_equals_the_centralised_result_whatever_is_lost_repeated_or_overtaken(
     leaves: tuple[Leaf, ...], weather: Weather, fate: list[float], seed: int
@@ -134,7 +134,7 @@ def test_two_dozen_devices_in_the_plane_equal_the_centralised_result(loss: float
 # law: who comes and goes
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(data=st.data(), leaves=worlds(), weather=weathers, fate=fates)
 def test_whoever_leaves_or_dies_the_rest_agrees_on_allowed_clusters(
     data: st.DataObject, leaves: tuple[Leaf, ...], weather: Weather, fate: list[float]
