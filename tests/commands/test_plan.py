@@ -19,7 +19,7 @@ def orthomesh(*words: str) -> Result:
 def test_a_plan_without_a_word_is_a_network_planned(tmp_path: Path) -> None:
     result = orthomesh("--out", str(tmp_path / "p"))
     assert result.exit_code == 0
-    assert {p.name for p in (tmp_path / "p").iterdir()} >= {"plan.json", "devices.csv", "plan.svg"}
+    assert {p.name for p in (tmp_path / "p").iterdir()} >= {"plan.json", "devices.csv", "plan.svg", "plan.html"}
     totals = json.loads((tmp_path / "p" / "plan.json").read_text())["totals"]
     assert totals["devices"] == 40
     assert f"40 devices in {totals['clusters']} clusters" in result.output

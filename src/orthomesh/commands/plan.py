@@ -63,6 +63,7 @@ def _carry_out(settings: PlanSettings, console: Console, out: Path | None, all_:
     """Plan, print, write."""
     from ..evaluation import planfile, plantable
     from ..evaluation.planmap import svg
+    from ..evaluation.planpage import page
     from ..planning.plan import plan as planned
 
     directory = out or Path("plans") / f"{settings.name}-{datetime.now():%Y%m%d-%H%M%S}"
@@ -75,7 +76,9 @@ def _carry_out(settings: PlanSettings, console: Console, out: Path | None, all_:
     for sentence in plantable.sentences(result):
         console.print(sentence, markup=False, soft_wrap=True)
     paths = planfile.write_plan(result, directory)
-    (directory / "plan.svg").write_text(svg(result), encoding="utf-8")
-    for path in (*paths, directory / "plan.svg"):
+    for name, text in (("plan.svg", svg(result)), ("plan.html", page(result))):
+        (directory / name).write_text(text, encoding="utf-8")
+        paths.append(directory / name)
+    for path in paths:
         console.print(path, markup=False, soft_wrap=True)
     console.print(f"took {time.monotonic() - begun:.1f} s", markup=False)

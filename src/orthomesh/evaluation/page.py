@@ -23,8 +23,16 @@ class Cell:
     colour: str = ""
 
 
-def document(title: str, body: str) -> str:
-    """The whole page; its policy forbids every request, so that a stray address could not be followed."""
+def document(title: str, body: str, own: tuple[str, str] | None = None) -> str:
+    """The whole page; its policy forbids every request, so that a stray address could not be followed.
+
+    Args:
+        title: of the window.
+        body: HTML.
+        own: style and script of a page that draws for itself, in place of the library that draws charts.
+    """
+    style, script = own or ("", SCRIPT)
+    library = "" if own else f'<script id="plotly-library">{get_plotlyjs()}</script>'
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -32,14 +40,14 @@ def document(title: str, body: str) -> str:
 <meta http-equiv="Content-Security-Policy" content="{POLICY}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(title)}</title>
-<style>{CSS}</style>
-<script id="plotly-library">{get_plotlyjs()}</script>
+<style>{CSS}{style}</style>
+{library}
 </head>
 <body>
 <main>
 {body}
 </main>
-<script>{SCRIPT}</script>
+<script>{script}</script>
 </body>
 </html>
 """

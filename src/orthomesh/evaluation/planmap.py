@@ -51,7 +51,7 @@ def svg(plan: Plan) -> str:
         f'height="{HEIGHT:g}" font-family="{FONT.replace(chr(34), chr(39))}" font-size="13">\n'
         f"<style>{NIGHT_RULES}</style>\n"
         f'<rect class="ground" width="100%" height="100%" fill="white"/>\n{_title(plan)}\n{layers(plan, view)}\n'
-        f"{_legend(plan)}\n{_scale_bar(view)}\n</svg>\n"
+        f"{legend(plan, EDGE, HEIGHT - 30)}\n{_scale_bar(view)}\n</svg>\n"
     )
 
 
@@ -216,8 +216,9 @@ def _devices(plan: Plan, view: View, colour: Sequence[int]) -> list[str]:
                 f'<circle {disc} class="dot" fill="currentColor" stroke="white" stroke-width="{min(2.0, r / 4):.1f}"/>'
             )
             if d.index in gates:
+                wide = round(min(1.4, 0.3 * r), 1)
                 ring = f'cx="{x:.1f}" cy="{y:.1f}" r="{r + max(2.0, 0.32 * r):.1f}"'
-                body = f'<circle {ring} class="gate" fill="none" stroke="{INK}" stroke-width="1.4"/>{body}'
+                body = f'<circle {ring} class="gate" fill="none" stroke="{INK}" stroke-width="{wide}"/>{body}'
             parts.append(_group(plan, d.cluster, colour, body))
     return parts
 
@@ -240,8 +241,9 @@ def _names(plan: Plan, view: View) -> list[str]:
         look = 'class="in" fill="white" font-weight="600"'
         if not inside:
             look = f'fill="{WARNING}"' if d.index in out else f'class="soft" fill="{SOFT}"'
+        about = f"transform-origin:{x:.1f}px {y:.1f}px"  # where a zoomed page shrinks it to
         y, big = (y + 0.36 * 1.05 * r, 1.05 * r) if inside else (y + r + 13.0, 11.5)
-        place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="middle" font-size="{big:.1f}"'
+        place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="middle" font-size="{big:.1f}" style="{about}"'
         parts.append(f"<text {place} {look}>{clean(d.name, 16)}</text>")
     return parts
 
@@ -281,9 +283,15 @@ def in_a_line(plan: Plan) -> str:
     return " · ".join(parts)
 
 
-def _legend(plan: Plan) -> str:
-    """What the marks stand for, in colours that are no cluster's; only what is on the map."""
-    y, x, parts = HEIGHT - 30, EDGE, []
+def legend(plan: Plan, x: float, y: float) -> str:
+    """What the marks stand for, in colours that are no cluster's; only what is on the map.
+
+    Args:
+        plan: what is drawn.
+        x: where the line begins.
+        y: its height.
+    """
+    parts = []
     alone = sum(d.cluster is None for d in plan.devices) > len(plan.outsiders)
     lines = "".join(f'<path d="M{18 * n} 0h14" stroke-width="{width_of(db)}"/>' for n, db in enumerate((0, 10, 20)))
     dashes = f'<path class="relay" d="M0 0h34" stroke="{INK}" stroke-width="2.2" stroke-dasharray="4.4 4"/>'
@@ -298,7 +306,7 @@ def _legend(plan: Plan) -> str:
         if shown:
             parts.append(f'<g transform="translate({x:.0f} {y - 4:.0f})">{mark}</g>')
             parts.append(f'<text class="soft" x="{x + wide + 4:.0f}" y="{y:.0f}" fill="{SOFT}">{words}</text>')
-            x += wide + 34 + 7.4 * len(words)
+            x += wide + 40 + 7.8 * len(words)
     return "\n".join(parts)
 
 
