@@ -83,3 +83,11 @@ def test_extremes_are_planned(most: str, tmp_path: Path) -> None:
     content = json.loads((tmp_path / "plan.json").read_text())
     assert content["totals"]["out_of_reach"] == 8  # no power to speak of: reported, not refused
     assert orthomesh(*words[:4], "--out", str(tmp_path)).exit_code == 0
+
+
+def test_a_sweep_prints_means_and_writes_its_figure(tmp_path: Path) -> None:
+    result = orthomesh("--sweep", "M=4,6", "--repeats", "1", "--out", str(tmp_path))
+    assert result.exit_code == 0
+    assert {p.name for p in tmp_path.iterdir()} == {"sweep.csv", "sweep.svg", "sweep.html"}
+    assert "LoRI" in result.output
+    assert orthomesh("--sweep", "N=4,6").exit_code == 2

@@ -21,7 +21,8 @@ def test_what_the_script_looks_for_is_on_the_page() -> None:
 
 
 def test_brackets_are_closed_and_nothing_is_fetched() -> None:
+    bare = re.sub(r"'[^'\n]*'|\"[^\"\n]*\"", "", SCRIPT)
     for one, other in ("()", "{}", "[]"):
-        assert SCRIPT.count(one) == SCRIPT.count(other)
+        assert bare.count(one) == bare.count(other)
         assert STYLE.count(one) == STYLE.count(other)
     assert not re.search(r"fetch\(|XMLHttpRequest|import |url\(|eval\(", SCRIPT + STYLE)

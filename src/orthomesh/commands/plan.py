@@ -33,6 +33,13 @@ def plan(
     solver: Annotated[str | None, typer.Option(help="agnes (the paper's), best-fit, local-search or exact.")] = None,
     seed: Annotated[int | None, typer.Option(help="Every random draw is keyed by it.")] = None,
     out: Annotated[Path | None, typer.Option(help="Directory to write to; default: plans/NAME-DATE.")] = None,
+    sweep: Annotated[
+        str | None,
+        typer.Option(
+            help="NAME=FROM:TO[:STEP] or NAME=A,B: M, density, S_max, radius or any setting; against LoRI, LoRA."
+        ),
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Seeds at each value of a sweep.")] = 5,
     all_: Annotated[bool, typer.Option("--all", help="Print every device, however many.")] = False,
     settings: Annotated[
         bool, typer.Option("--settings", help="Print all settings, explained, as YAML, and stop.")
@@ -56,17 +63,33 @@ def plan(
         if settings:
             print(explain(chosen))
             return
-        _carry_out(chosen, console, out, all_, quiet)
+        directory = out or Path("plans") / f"{chosen.name}-{datetime.now():%Y%m%d-%H%M%S}"
+        if sweep is not None:
+            _sweep(chosen, console, directory, sweep, repeats)
+        else:
+            _carry_out(chosen, console, directory, all_, quiet)
 
 
-def _carry_out(settings: PlanSettings, console: Console, out: Path | None, all_: bool, quiet: bool) -> None:
+def _sweep(settings: PlanSettings, console: Console, directory: Path, text: str, repeats: int) -> None:
+    """Plan over a range, print the means, write the figure."""
+    from ..evaluation import sweepfigure as figure
+    from ..planning.sweep import axis, sweep
+
+    begun, over = time.monotonic(), axis(text)
+    rows = list(sweep(settings, over, repeats))
+    console.print(figure.sweep_table(over, figure.points(rows)), soft_wrap=True)
+    for path in figure.write_sweep(rows, over, repeats, directory):
+        console.print(path, markup=False, soft_wrap=True)
+    console.print(f"took {time.monotonic() - begun:.1f} s", markup=False)
+
+
+def _carry_out(settings: PlanSettings, console: Console, directory: Path, all_: bool, quiet: bool) -> None:
     """Plan, print, write."""
     from ..evaluation import planfile, plantable
     from ..evaluation.planmap import svg
     from ..evaluation.planpage import page
     from ..planning.plan import plan as planned
 
-    directory = out or Path("plans") / f"{settings.name}-{datetime.now():%Y%m%d-%H%M%S}"
     begun = time.monotonic()
     result = planned(settings)
     if not quiet:
