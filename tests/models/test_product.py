@@ -186,6 +186,35 @@ def test_sixteen_bit_computes_apart_and_keeps_a_float32_gradient() -> None:
     assert (y.dtype, x.grad.dtype, b.grad.dtype) == (torch.bfloat16, torch.bfloat16, torch.float32)
 
 
+@pytest.mark.parametrize("inside", [True, False], ids=["backward inside", "backward outside"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_under_autocast_it_is_a_linear_layer_like_others(inside: bool, bias: bool) -> None:
+    draw = torch.Generator().manual_seed(1)
+    linear = nn.Linear(64, 48, bias=bias).requires_grad_(False)
+    a, dy = torch.randn(8, 64, generator=draw), torch.randn(5, 30, 48, generator=draw).bfloat16()
+    found = []
+    for by_us in (True, False):
+        x = torch.randn(5, 30, 64, generator=torch.Generator().manual_seed(2)).requires_grad_()
+        b = (0.1 * torch.randn(48, 8, generator=torch.Generator().manual_seed(3))).requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16):
+            y = adapted(x, linear, a, b, 2.0) if by_us else linear(x) + 2.0 * F.linear(F.linear(x, a), b)
+            if inside:
+                y.backward(dy)
+        if not inside:
+            y.backward(dy)
+        assert (y.dtype, x.grad.dtype, b.grad.dtype) == (torch.bfloat16, torch.float32, torch.float32)
+        found.append((y.detach().double(), x.grad.double(), b.grad.double()))
+    for made, expected in zip(*found, strict=True):
+        assert (made - expected).norm() < 0.01 * expected.norm()
+
+
+def test_autocast_leaves_double_precision_alone() -> None:
+    c = case(4)
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        y = adapted(c.x, c.linear, c.A, c.B, c.scale)
+    np.testing.assert_allclose(y.numpy(), by_numpy(c)[0])
+
+
 def test_form_on_paper() -> None:
     # d k / (d + k) is 48 for 96 x 96
     assert form(95, 96, 96, torch.float32) == "apart"

@@ -214,7 +214,19 @@ def _score(base: Base, rows: Sequence[Row]) -> Array:
 
 
 def _score_choices(base: Base, rows: Sequence[Row]) -> Array:
-    """Whether the target is the likeliest choice; the prompt is read once and shared by its choices."""
+    """Whether the target is the likeliest choice."""
+    best = choice_likelihoods(base, rows).argmax(1).tolist()
+    return np.array([row.choices[b] == row.target for row, b in zip(rows, best, strict=True)])
+
+
+@torch.no_grad()
+def choice_likelihoods(base: Base, rows: Sequence[Row]) -> Float[np.ndarray, "N C"]:
+    """Log-likelihood of every choice under what the slots hold; a prompt is read once and shared by its choices.
+
+    Args:
+        base: the model.
+        rows: with as many choices each.
+    """
     num_choices = len(rows[0].choices)
     prompts = collate(base, [(row.prompt, ()) for row in rows])
     mask = torch.ones_like(prompts.ids) if prompts.mask is None else prompts.mask
@@ -241,5 +253,4 @@ def _score_choices(base: Base, rows: Sequence[Row]) -> Array:
     first = read.logits[:, -1:].repeat_interleave(num_choices, 0)
     logp = F.log_softmax(torch.cat([first, out.logits[:, :-1]], 1).float(), -1)
     scores = (logp.gather(-1, ids[..., None])[..., 0] * real).sum(1).view(len(rows), num_choices)
-    best = scores.argmax(1).tolist()
-    return np.array([row.choices[b] == row.target for row, b in zip(rows, best, strict=True)])
+    return np.asarray(scores.cpu().numpy())

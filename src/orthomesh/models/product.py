@@ -56,8 +56,13 @@ def adapted(x: Tensor, linear: nn.Linear, A: Tensor, B: Tensor, scale: float) ->
         scale: s.
 
     Returns:
-        [N, ..., d]. A backward pass gives gradients of x and of B, each if it is asked for.
+        [N, ..., d], under autocast in its type, as of any linear layer. A backward pass gives gradients of x and of B,
+        each if it is asked for.
     """
+    if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:  # which autocast leaves alone
+        kind = torch.get_autocast_dtype(x.device.type)
+        with torch.autocast(x.device.type, enabled=False):
+            return adapted(x.to(kind), linear, A.to(kind), B, scale)
     factors = (A, B) if A.dim() == 3 else (A.unsqueeze(0), B.unsqueeze(0))
     if torch.is_grad_enabled() and (x.requires_grad or B.requires_grad):
         y: Tensor = _Adapted.apply(x, *factors, linear, scale)  # type: ignore[no-untyped-call]
@@ -82,7 +87,7 @@ class _Adapted(torch.autograd.Function):
         parts = dy.reshape(A.shape[0], -1, dy.shape[-1])
         dx = dB = None
         if ctx.needs_input_grad[0]:
-            dx = _input_gradient(parts, A, B, ctx.weight, ctx.scale).view(*dy.shape[:-1], -1)
+            dx = _input_gradient(parts, A, B, ctx.weight.to(dy.dtype), ctx.scale).view(*dy.shape[:-1], -1)
         if ctx.needs_input_grad[2]:
             dB = torch.bmm(parts.mT, z).to(B.dtype)
         return dx, None, dB, None, None
@@ -93,11 +98,12 @@ def _forward(x: Tensor, A: Tensor, B: Tensor, linear: nn.Linear, scale: float) -
     parts = x.reshape(A.shape[0], -1, x.shape[-1])
     z = torch.bmm(parts, A.mT)
     z = z if scale == 1.0 else z.mul_(scale)
-    if _merges(parts, linear.weight):
-        W = _merged(linear.weight, A, B, scale).mT
-        y = torch.bmm(parts, W) if linear.bias is None else torch.baddbmm(linear.bias, parts, W)
+    weight, bias = linear.weight.to(x.dtype), None if linear.bias is None else linear.bias.to(x.dtype)
+    if _merges(parts, weight):
+        W = _merged(weight, A, B, scale).mT
+        y = torch.bmm(parts, W) if bias is None else torch.baddbmm(bias, parts, W)
     else:
-        y = F.linear(parts, linear.weight, linear.bias).baddbmm_(z, B.to(x.dtype).mT)
+        y = F.linear(parts, weight, bias).baddbmm_(z, B.to(x.dtype).mT)
     return y.view(*x.shape[:-1], -1), z
 
 
