@@ -80,7 +80,7 @@ def test_blocks_in_which_nobody_speaks_are_zero() -> None:
 # law
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(n=st.integers(2, 6), scale=st.floats(1e-3, 1e3), seed=st.integers(0, 99))
 def test_it_scales_with_its_values_and_keeps_power(n: int, scale: float, seed: int) -> None:
     values = normals(n, 50)

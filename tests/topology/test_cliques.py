@@ -35,7 +35,7 @@ def test_without_swaps_they_are_not() -> None:
     assert max(skew(m, counts) for m in label_cliques(counts, 5, 0, stream(0, "cliques"))) > 0.0
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(n=st.integers(0, 12), size=st.integers(1, 5), seed=st.integers(0, 99))
 def test_cliques_are_a_partition_and_joined_a_connected_graph(n: int, size: int, seed: int) -> None:
     cliques = label_cliques(one_label_each(n, 3), size, 20, stream(seed, "cliques"))
@@ -52,13 +52,13 @@ def test_cliques_are_a_partition_and_joined_a_connected_graph(n: int, size: int,
     assert n == 0 or nx.is_connected(g)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 99))
 def test_swapping_never_raises_the_skew(seed: int) -> None:
     rng = stream(seed, "counts")
     counts = {i: rng.integers(0, 9, 4) + np.eye(4)[0] for i in range(12)}
     total = [
-        sum(skew(m, counts) for m in label_cliques(counts, 4, swaps, stream(seed, "cliques"))) for swaps in (0, 5, 50)
+        sum(skew(m, counts) for m in label_cliques(counts, 4, swaps, stream(seed, "cliques"))) for swaps in (0, 3, 20)
     ]
     assert total == sorted(total, reverse=True)
 

@@ -25,7 +25,7 @@ def test_a_detour_that_costs_less_is_taken() -> None:
     assert radio_paths([(0, 3), (2, 0), (3, 0)], cost) == {(0, 3): (0, 1, 2, 3), (2, 0): (2, 0)}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(networks())
 def test_paths_cost_what_those_of_networkx_cost(network: tuple[int, dict[Link, float]]) -> None:
     n, cost = network
@@ -43,7 +43,7 @@ def test_paths_cost_what_those_of_networkx_cost(network: tuple[int, dict[Link, f
             assert sum(cost[link] for link in pairwise(path)) == pytest.approx(least[i][j])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(networks())
 def test_hops_send_nothing_twice_and_nothing_one_does_not_have(network: tuple[int, dict[Link, float]]) -> None:
     n, cost = network
