@@ -81,7 +81,8 @@ class Edge(NamedTuple):
     """One directed transfer of a phase.
 
     weight: entry of the mixing matrix. carries: ids of the devices or clusters whose parts travel. fresh: the
-    receiver lacks what is told only once (masks, task codes), so it travels too.
+    receiver lacks what is told only once (masks, task codes), so it travels too. room_bits: most bits the sender's
+    links carry this round, where the method cuts its message down to them.
     """
 
     src: int
@@ -89,6 +90,7 @@ class Edge(NamedTuple):
     weight: float = 1.0
     carries: tuple[int, ...] = ()
     fresh: bool = False
+    room_bits: float = float("inf")
 
 
 @dataclass(frozen=True, kw_only=True)

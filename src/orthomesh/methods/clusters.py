@@ -13,6 +13,7 @@ from ..adapters.collision import collision_rate, mean_rate, negotiated_rate
 from ..exchange.intercluster import Link, relays
 from ..topology.clustering import agnes
 from ..types import Array, Edge, Facts, Phase
+from ..wireless.access import turn_radio
 from ..wireless.link import Radio, max_power_w
 from ..wireless.power import broadcast_power_w, unicast_powers_w
 
@@ -109,9 +110,10 @@ def power_w(facts: Mapping[int, Facts], members: Members, limits: Limits) -> flo
 
 def _needed_w(device: Facts, members: Members, limits: Limits) -> float:
     gains = [device.gains.get(k, math.inf) for k in members if k != device.id]
+    radio = limits.radio if limits.radio.access == "dedicated" else turn_radio(limits.radio, len(members))
     if limits.cast == "broadcast":
-        return broadcast_power_w(device.payload_bits, gains, limits.radio)
-    return sum(unicast_powers_w(device.payload_bits, gains, limits.radio))
+        return broadcast_power_w(device.payload_bits, gains, radio)
+    return sum(unicast_powers_w(device.payload_bits, gains, radio))
 
 
 def agreement(clusters: Iterable[Members], units: Iterable[Members]) -> Phase:

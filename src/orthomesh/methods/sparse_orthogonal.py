@@ -23,6 +23,7 @@ from ..exchange.union import Rule
 from ..experts.bank import ClusterRecord, get, load, places, read
 from ..experts.sketch import unpack
 from ..types import Bank, DeviceState, Expert, Method
+from ..wireless.infeasible import Answer
 from .parts import cluster_record, cuts_of
 from .setup import Setup
 
@@ -77,6 +78,10 @@ class SparseOrthogonal:
     """Rounds from one exchange between clusters to the next; they also exchange in the last round."""
     cast: Literal["broadcast", "unicast"] = "broadcast"
     """R9: one transmission to the whole cluster, or one to each member."""
+    on_infeasible: Answer = "drop_link"
+    """What a device tells its cluster when a fade leaves no room for its values: nothing to whom they do not reach,
+    only those that changed most (lower_sparsity), all in fewer bits (quantise), or a part now and the rest later
+    (partial)."""
     choice: Literal["discriminant", "nearest", "topk"] = "discriminant"
     """R7: one expert per prompt by task sketches or by the nearest task code, or top-k over ranks per token (29)."""
     sketch: Annotated[int, Field(ge=8, le=512)] = 64
@@ -113,6 +118,10 @@ class SparseOrthogonal:
             )
         if self.pool is not None and (self.seeds == "common" or self.masks == "independent"):
             raise ValueError("pool needs seeds: own and masks: negotiated, since a group is known by its projection")
+        if self.pool is not None and self.on_infeasible != "drop_link":
+            raise ValueError("pool needs on_infeasible: drop_link, since a group averages exactly what was sent")
+        if setup.radio.access == "reuse" and self.on_infeasible != "drop_link":
+            raise ValueError("radio.access: reuse needs on_infeasible: drop_link, a plan cannot tell who will disturb")
         if self.max_cost is not None or self.link_gain_db is not None:
             for device in range(setup.num_devices):
                 learning.entries(device, self, setup)

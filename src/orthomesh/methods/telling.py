@@ -18,6 +18,7 @@ from .clusters import Limits, agreement, arrange, exchange_phases, power_w
 from .parts import change, cluster_record, fixed_bits, holds, keep_record, member_parts, shape, values
 from .pooling import averaged, groups
 from .setup import Setup
+from .shortage import CHARGED, room_of, telling, whole, with_room
 from .sparse_orthogonal import SparseOrthogonal
 
 COLUMN_OF: Mapping[str, Column] = {
@@ -81,7 +82,10 @@ def plan(facts: Mapping[int, Facts], t: Round, c: SparseOrthogonal, setup: Setup
     latest = {k: t.index + 1 if travels(float(f.public["change"]), t, c) else _version(f) for k, f in facts.items()}
     begin = tuple((unit[0], k) for unit in units for k in unit[1:])  # from what the first of their group has
     across = is_due(t.index, t.total, c.inter_every)
-    phases += exchange_phases(facts, clusters, latest, limits, begin, across)
+    exchanges = exchange_phases(facts, clusters, latest, limits, begin, across)
+    if c.on_infeasible != "drop_link":
+        exchanges = tuple(with_room(p, facts, setup.radio) if p.name == "intra" else p for p in exchanges)
+    phases += exchanges
     return Plan(phases=phases, clusters=clusters)
 
 
@@ -106,7 +110,8 @@ def send(device: DeviceState, phase: Phase, t: Round, c: SparseOrthogonal) -> tu
         if phase.name == "masks":
             sections = offer(device, carries, c)
         elif phase.name == "intra":
-            sections = _own_parts(_marked(device.own, t, c), any(e.fresh for e in edges))
+            own, told = _marked(device, phase, t, c)
+            sections = _own_parts(own, told, any(e.fresh for e in edges))
         else:
             sections = _records(device, carries, any(e.fresh for e in edges), c)
         if sections:
@@ -116,9 +121,10 @@ def send(device: DeviceState, phase: Phase, t: Round, c: SparseOrthogonal) -> tu
     return tuple(messages)
 
 
-def _own_parts(own: Arrays, fresh: bool) -> list[Section]:
-    """The values last sent, or sent now for the first time; with mask, code and seed where they are lacking."""
-    parts = [Section("values", "values", own["sent"]), Section("control", "version", own["version"])]
+def _own_parts(own: Arrays, told: Arrays, fresh: bool) -> list[Section]:
+    """The values last sent, or what is told now; with mask, code and seed where they are lacking."""
+    parts = [Section(CHARGED[name], name, array) for name, array in (told or {"values": own["sent"]}).items()]
+    parts.append(Section("control", "version", own["version"]))
     if fresh:
         parts += [Section("mask", "mask", own["mask"]), Section("codes", "code", own["code"])]
         parts.append(Section("codes", "sketch", own["sketch"]))
@@ -146,20 +152,27 @@ def merge(device: DeviceState, inbox: Sequence[Envelope], phase: Phase, t: Round
     bank = dict(device.bank)
     for src, parts in ((e.src, decode(payload)) for e, payload in inbox if payload is not None):
         if phase.name == "intra":
-            known = member_parts(src, get(bank, f"member/{src}"), parts, device.own["B"].size)
+            held, size = get(bank, f"member/{src}"), device.own["B"].size
+            known = member_parts(src, held, whole(src, parts, held, size), size)
             bank = put(bank, f"member/{src}", known)
             continue
         for cluster in sorted({int(name.split("/")[0]) for name in parts}):
             bank = keep_record(bank, cluster, get(parts, str(cluster)))
     after = replace(device, bank=bank)
     if phase.name == "intra":
-        after = replace(after, own=_marked(device.own, t, c))
+        after = replace(after, own=_marked(device, phase, t, c)[0])
         after = replace(after, own=averaged(after, t))
     return after
 
 
-def _marked(own: Arrays, t: Round, c: SparseOrthogonal) -> Arrays:
-    """The device's parts with what it sends this round noted as sent, if it sends something new."""
+def _marked(device: DeviceState, phase: Phase, t: Round, c: SparseOrthogonal) -> tuple[Arrays, Arrays]:
+    """The device's parts with what it sends this round noted as sent, and what goes out of it if that is new."""
+    own = device.own
     if not travels(change(own, t, c.masks == "negotiated"), t, c):
-        return own
-    return {**own, "sent": values(own), "version": np.array(t.index + 1, dtype=np.uint32)}
+        return own, {}
+    room = room_of(device.id, phase, fixed_bits(own["B"].size, own["code"].size + own["sketch"].size))
+    told = telling(own, values(own), room, c.on_infeasible)
+    marked = {**own, "sent": told.sent, "version": np.array(t.index + 1, dtype=np.uint32)}
+    if c.on_infeasible == "partial":
+        marked["start"] = np.array(told.start, dtype=np.uint32)
+    return marked, told.parts
