@@ -17,6 +17,7 @@ from orthomesh.checkpoint import digest, load_devices
 from orthomesh.evaluation.record import Journal
 from orthomesh.experiment import BASE, ORACLE, Evaluate, Experiment, check, checkpoint_path, finish, run
 from orthomesh.methods.gossip_lora import GossipLora
+from orthomesh.methods.hard_moe import HardMoe
 from orthomesh.methods.local import Local
 from orthomesh.methods.sparse_orthogonal import SparseOrthogonal, paper_reading
 from orthomesh.models.settings import TrainSettings
@@ -262,3 +263,17 @@ def test_settings_out_of_range_are_refused() -> None:
     for wrong in ({"rounds": 0}, {"devices": 0}, {"workers": 0}, {"threads": 0}, {"seed": -1}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             Experiment(**wrong)
+
+
+def test_the_hard_routing_oracle_is_asked_by_owner(tmp_path: Path) -> None:
+    """On the way too, all tasks are put to their own devices; nothing is sent and nothing is said about that."""
+    alone = {"full": HardMoe(learning_rate=1e-3), "sparse": HardMoe(experts="sparse")}
+    x = replace(SHORT, devices=3, methods=alone)
+    assert list(run(x, tmp_path))[-1].share == 1.0
+    journal = Journal(tmp_path)
+    for label in alone:
+        for exam in journal.exams(label):
+            assert (len(exam["accuracy"]), exam["route_right"]) == (3, 1.0)
+        assert len(journal.exams(label)) == 2
+    summary = finish(x, tmp_path, [], 0.0)
+    assert summary["notes"] == []

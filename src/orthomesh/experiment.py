@@ -23,24 +23,27 @@ from .config import STRICT
 from .engines.inprocess import InProcess, Pool, pin_threads, worker_pool
 from .engines.ray import ray_pool
 from .evaluation.accuracy import Exam, no_bank, test_rows
-from .evaluation.examine import examine, examine_oracle
+from .evaluation.examine import Result, examine, examine_oracle
 from .evaluation.record import Journal, write_tables
 from .evaluation.report import read_run, write_report
 from .evaluation.summary import SCHEMA, joint_digest, row
 from .methods import MethodSettings
+from .methods.hard_moe import HardMoe
 from .methods.setup import Setup, device_rows
 from .methods.sparse_orthogonal import SparseOrthogonal, unjoined
 from .models.settings import ModelSettings, TrainSettings
 from .round import run_round
 from .tasks.catalogue import names
 from .tasks.settings import TaskSettings
-from .types import DeviceState, Round, RoundInfo
+from .types import DeviceState, Method, Round, RoundInfo
 from .wireless.air import SimulatedAir
 from .wireless.channel import Channel, positions
 from .wireless.link import Radio
 
 BASE, ORACLE = "base", "oracle"
 """Rows of every table that are no method: the untouched model, and each prompt to its own device's expert."""
+ALONE = ("local", "centralised", "hard_moe")
+"""Kinds whose devices exchange nothing by design."""
 
 
 @settings(frozen=True, kw_only=True, config=STRICT)
@@ -196,18 +199,34 @@ def _run_method(
         due = x.evaluate.every and (index + 1) % x.evaluate.every == 0 and index + 1 < x.rounds
         accuracy = None
         if due:
-            few = {k: devices[k] for k in sorted(devices)[: x.evaluate.devices]}
-            journal.write_exam(label, index + 1, examine(few, method.bank, _exam(x, setup, final=False), engine))
+            exam = _exam(x, setup, final=False)
+            journal.write_exam(label, index + 1, _examined(x, settings_, devices, method, exam, engine))
             accuracy = journal.accuracy(label, index + 1)
         save_devices(path, devices, index + 1)
         yield Progress(label=label, round=index + 1, share=0, info=info, accuracy=accuracy)
     exam = _exam(x, setup, final=True)
     if not journal.has(label, x.rounds):
-        journal.write_exam(label, x.rounds, examine(devices, method.bank, exam, engine, x.workers))
+        journal.write_exam(label, x.rounds, _examined(x, settings_, devices, method, exam, engine, final=True))
     if isinstance(settings_, SparseOrthogonal) and label == _oracle_of(x) and not journal.has(ORACLE, 0):
         apart = partial(unjoined, c=settings_, setup=setup)  # what was trained, whatever joining made of it
         journal.write_exam(ORACLE, 0, examine_oracle(devices, apart, exam, engine))
     yield Progress(label=label, round=x.rounds, share=0, accuracy=journal.accuracy(label, x.rounds), final=True)
+
+
+def _examined(
+    x: Experiment,
+    settings_: MethodSettings,
+    devices: Mapping[int, DeviceState],
+    method: Method,
+    exam: Exam,
+    engine: InProcess,
+    final: bool = False,
+) -> Result:
+    """Every task put to every device, on the way to a few; an oracle puts each to the devices that own it."""
+    if isinstance(settings_, HardMoe):
+        return examine_oracle(devices, method.bank, exam, engine)
+    asked = dict(devices) if final else {k: devices[k] for k in sorted(devices)[: x.evaluate.devices]}
+    return examine(asked, method.bank, exam, engine, x.workers)
 
 
 def _exam(x: Experiment, setup: Setup, *, final: bool) -> Exam:
@@ -317,7 +336,7 @@ def _isolation(rows: Sequence[Mapping[str, Any]], num_experts: Mapping[str, int]
     found = []
     for made in rows:
         label, there = made["label"], num_experts.get(made["label"], 0)
-        if made["kind"] not in (BASE, ORACLE, "local") and not made["bytes_per_device"]["values"] and there > 1:
+        if made["kind"] not in (BASE, ORACLE, *ALONE) and not made["bytes_per_device"]["values"] and there > 1:
             found.append(f"{label}: nothing was exchanged, no link could carry it within power and deadline")
         if made["clusters"] and made["experts_held"] < there:
             found.append(

@@ -228,12 +228,13 @@ class TaskSketch(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Expert:
-    """One low-rank adapter ready to answer: y += (alpha / r) B (A x).
+    """One low-rank adapter ready to answer: y += (alpha / r) B (A x); or the base with all its weights changed.
 
     owner: device (or group) whose task it knows.
     A: projection without scaling, flat over the layout, [sum r k]. B: expansion under its mask, flat, [sum d r].
     code: task code, concatenated over the layout's inputs, [sum k]. sketch: of its prompts. Either may be None
-    where no choice is made by it. seed, kind: what A was drawn from, None where it was not.
+    where no choice is made by it. seed, kind: what A was drawn from, None where it was not. weights: change of every
+    weight of the base, flat, [P]; then A and B are empty.
     """
 
     owner: int
@@ -243,6 +244,7 @@ class Expert:
     sketch: TaskSketch | None = None
     seed: int | None = None
     kind: str | None = None
+    weights: Array | None = None
 
 
 Choice = Literal["only", "discriminant", "nearest", "topk", "norm", "arrow"]

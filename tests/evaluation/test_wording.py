@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orthomesh.evaluation import wording
+from orthomesh.methods import METHODS
 
 Rows = list[dict[str, Any]]
 SCALES = {"n": 1e-9, "µ": 1e-6, "m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
@@ -60,6 +61,19 @@ def test_the_headline_when_it_is_a_draw() -> None:
 )
 def test_the_headline_of_a_run_with_hardly_anything(rows: Rows, said: str) -> None:
     assert said in wording.headline(of(rows))
+
+
+def test_an_oracle_is_nobody_s_rival_and_never_speaks_for_a_run() -> None:
+    rows = [short("hard_moe", 0.9, 0), short("centralised", 0.8, 0), short("full", 0.3, 40), short("ffa", 0.4, 20)]
+    said = wording.headline(of(rows))
+    assert said.endswith(
+        "with ffa every device answers every task, and 40.0 % of the answers are right, for 20 B sent per device."
+    )
+
+
+@pytest.mark.parametrize("kind", [k for k in METHODS if k not in ("gossip_lora", "sparse_orthogonal")])
+def test_every_method_has_a_meaning(kind: str) -> None:
+    assert wording.meaning(short(kind, 0.5, 0)) != kind
 
 
 def test_one_device_does_not_answer_for_every_device() -> None:

@@ -93,7 +93,8 @@ def same_answers(device: DeviceState, bank: Callable[[DeviceState], Bank]) -> tu
     for expert in held.experts:
         total.update(f"|{expert.owner}".encode())
         told = (None, None) if expert.sketch is None else expert.sketch[:2]
-        for part in (expert.A, expert.B, expert.code, *told):  # each with its size, so that none runs into the next
+        parts = (expert.A, expert.B, expert.code, *told, expert.weights)
+        for part in parts:  # each with its size, so that none runs into the next
             total.update(b"|" if part is None else f"|{part.dtype.str}{part.shape}".encode())
             total.update(b"" if part is None else np.ascontiguousarray(part).tobytes())
         total.update(b"" if expert.sketch is None else repr(expert.sketch.reach).encode())

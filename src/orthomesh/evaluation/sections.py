@@ -10,7 +10,6 @@ from ..units import from_dbm
 from .devicemap import cluster_colour
 from .page import Cell, escape, table, tiles
 from .wording import (
-    KNOWN,
     Row,
     Summary,
     colours,
@@ -19,8 +18,8 @@ from .wording import (
     duration,
     find,
     headline,
-    key,
     lead_row,
+    meaning,
     percent,
     quantity,
     setting,
@@ -113,8 +112,7 @@ def accuracy_table(summary: Summary) -> str:
 
 
 def _method(row: Row, shown: dict[str, str]) -> Cell:
-    meaning = KNOWN[key(row)][1] if key(row) in KNOWN else str(row["kind"])
-    return Cell(text=row["label"], tip=meaning, head=True, colour=shown[row["label"]])
+    return Cell(text=row["label"], tip=meaning(row), head=True, colour=shown[row["label"]])
 
 
 def _accuracy(fraction: float) -> Cell:
@@ -194,7 +192,7 @@ def glossary(summary: Summary) -> str:
     shown = colours(summary)
     items = [
         f'<dt><i class="dot" style="background:{shown[row["label"]]}"></i>{escape(row["label"])}</dt>'
-        f"<dd>{escape(KNOWN[key(row)][1] if key(row) in KNOWN else row['kind'])}</dd>"
+        f"<dd>{escape(meaning(row))}</dd>"
         for row in summary["rows"]
     ]
     return f"<dl>{''.join(items)}</dl>" if items else ""

@@ -9,8 +9,8 @@ from typing import Any
 Summary = Mapping[str, Any]
 Row = Mapping[str, Any]
 
-REFERENCES = ("base", "oracle")
-"""Not contenders: the untouched model below, the upper bound above."""
+REFERENCES = ("base", "oracle", "hard_moe", "centralised")
+"""Not contenders: the untouched model below, the upper bounds above."""
 
 KNOWN = {
     "base": ("#8791A0", "the untouched model, before anybody learns"),
@@ -21,6 +21,21 @@ KNOWN = {
     "oracle": ("#1F2937", "every prompt answered by its own device's expert: the upper bound"),
 }
 """Colour (Okabe-Ito, so that colour-blind readers can tell them apart) and meaning of the methods we ship."""
+
+MEANINGS = {
+    "centralised": "one adapter trained on the pooled data of all devices, for which nothing is charged",
+    "hard_moe": "an oracle: each task is put to the device that owns it and has learnt alone",
+    "full": "every weight of the model trained and averaged among neighbours (FPFT)",
+    "lori": "sparse adapters under a global magnitude mask, kept apart and merged for answering (LoRI)",
+    "ffa": "one common projection at rest, expansions averaged among all in reach (FFA-LoRA)",
+    "conlora": "one common projection at rest, expansions averaged among neighbours (ConLoRA)",
+    "fedsa": "projections averaged among neighbours, every device keeps its expansion (FedSA-LoRA)",
+    "rolora": "factors take turns, one is trained and averaged in a round (RoLoRA)",
+    "adf": "factors take turns in training, both are averaged every round (ADF-LoRA)",
+    "tad": "the same with turns as long as the graph needs to mix (TAD-LoRA)",
+    "decaf": "updates averaged among neighbours and cut back to the rank (DeCAF)",
+}
+"""Meaning of the kinds without a colour of their own."""
 
 SPARE = ("#009E73", "#D55E00", "#7A5BA6", "#8C6D31", "#17A2A8", "#B0413E")
 """Colours for methods we do not know, in the order in which they appear."""
@@ -76,7 +91,7 @@ def find(summary: Summary, label: str) -> Row | None:
 def _rivals(summary: Summary, lead: Row) -> list[Row]:
     """Gossip averaging where it was run, and whoever did best if that is neither gossip nor the lead."""
     rows: list[Row] = list(summary["rows"])
-    others = [row for row in rows if row is not lead and key(row) != "oracle"]
+    others = [row for row in rows if row is not lead and (key(row) == "base" or key(row) not in REFERENCES)]
     gossip = find(summary, "gossip")
     rivals = [row for row in others if row is gossip]
     best = max(others, key=lambda row: float(row["mean"]), default=lead)
@@ -102,6 +117,11 @@ def _price(row: Row) -> str:
 def key(row: Row) -> str:
     """What a row counts as: its label if we know it, else its kind."""
     return str(row["label"] if row["label"] in KNOWN else row["kind"])
+
+
+def meaning(row: Row) -> str:
+    """What a row stands for, in words; its kind where we do not know it."""
+    return KNOWN[key(row)][1] if key(row) in KNOWN else MEANINGS.get(str(row["kind"]), str(row["kind"]))
 
 
 def colours(summary: Summary) -> dict[str, str]:

@@ -12,8 +12,11 @@ from .conlora import ConLora
 from .decaf import Decaf
 from .fedsa import FedSa
 from .ffa import Ffa
+from .full import Full
 from .gossip_lora import GossipLora
+from .hard_moe import HardMoe
 from .local import Local
+from .lori import Lori
 from .rolora import Rolora
 from .setup import Setup
 from .sparse_orthogonal import SparseOrthogonal
@@ -37,7 +40,10 @@ class MethodSettings(Protocol):
 METHODS: Mapping[str, type[Any]] = {
     "local": Local,
     "centralised": Centralised,
+    "hard_moe": HardMoe,
+    "full": Full,
     "gossip_lora": GossipLora,
+    "lori": Lori,
     "ffa": Ffa,
     "conlora": ConLora,
     "fedsa": FedSa,

@@ -36,7 +36,7 @@ class FedSa:
         c = GossipLora(topology=self.topology, num_neighbours=self.num_neighbours, learning_rate=self.learning_rate)
         return replace(
             c.build(setup),
-            describe=partial(describe, factors="A"),
-            send=partial(send, factors="A"),
-            merge=partial(merge, factors="A"),
+            describe=partial(describe, names="A"),
+            send=partial(send, names="A"),
+            merge=partial(merge, names="A"),
         )

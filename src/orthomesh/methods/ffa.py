@@ -39,7 +39,7 @@ class Ffa:
         return replace(
             c.build(setup),
             fit=partial(fit, c=c, setup=setup, factors="B"),
-            describe=partial(describe, factors="B"),
-            send=partial(send, factors="B"),
-            merge=partial(merge, factors="B"),
+            describe=partial(describe, names="B"),
+            send=partial(send, names="B"),
+            merge=partial(merge, names="B"),
         )

@@ -1,6 +1,6 @@
 """Gossip LoRA (Dec-LoRA, arXiv 2501.15361): both factors trained and averaged among neighbours, eqs. (5)-(10).
 
-Its relatives train or average one factor only; they take these functions with `factors` set to what they name.
+Its relatives train or average one factor only: `fit` takes `factors`, the others `names` of what is sent and averaged.
 """
 
 from __future__ import annotations
@@ -102,9 +102,9 @@ def fit(
     return replace(device, own={**own, "A": ended.A, "B": ended.B}), learnt
 
 
-def describe(device: DeviceState, t: Round, factors: Factors = "AB") -> Facts:
+def describe(device: DeviceState, t: Round, names: Sequence[str] = "AB") -> Facts:
     """Only how much it would send."""
-    size = 8 * len(_frame(device, factors).payload)
+    size = 8 * len(_frame(device, names).payload)
     return Facts(id=device.id, public={}, columns=encode([]).columns, payload_bits=size)
 
 
@@ -138,43 +138,42 @@ def _weights(t: Round, usable: frozenset[tuple[int, int]], c: GossipLora, setup:
     return overlay(c.topology, scene)
 
 
-def send(device: DeviceState, phase: Phase, t: Round, factors: Factors = "AB") -> tuple[Message, ...]:
-    """What `factors` names in 16 bit, to all who need it at once; or what is passed on for another."""
+def send(device: DeviceState, phase: Phase, t: Round, names: Sequence[str] = "AB") -> tuple[Message, ...]:
+    """The named parts in 16 bit, to all who need it at once; or what is passed on for another."""
     mine = [e for e in phase.edges if e.src == device.id]
     dsts = tuple(e.dst for e in mine)
     if not dsts:
         return ()
     if mine[0].carries:
         return passed_on(device, mine[0].carries, dsts)
-    frame = _frame(device, factors)
+    frame = _frame(device, names)
     return (Message(src=device.id, dsts=dsts, payload=frame.payload, columns=frame.columns),)
 
 
 def merge(
-    device: DeviceState, inbox: Sequence[Envelope], phase: Phase, t: Round, factors: Factors = "AB"
+    device: DeviceState, inbox: Sequence[Envelope], phase: Phase, t: Round, names: Sequence[str] = "AB"
 ) -> DeviceState:
-    """x <- W x for what `factors` names, eqs. (9)-(10) with weights that add up to one, once all relays are through."""
+    """x <- W x for the named parts, eqs. (9)-(10) with weights that add up to one, once all relays are through."""
     device, arrived = gather(device, inbox, phase)
     if phase.name == "relay":
         return device
-    got = received(arrived, factors)
+    got = received(arrived, names)
     mixed = {
-        name: mix(device.own[name], {k: (weight, parts[name]) for k, (weight, parts) in got.items()})
-        for name in factors
+        name: mix(device.own[name], {k: (weight, parts[name]) for k, (weight, parts) in got.items()}) for name in names
     }
     return replace(device, own={**device.own, **mixed})
 
 
-def received(inbox: Sequence[Envelope], factors: Factors) -> dict[int, tuple[float, dict[str, Array]]]:
-    """Weight and factors of every neighbour that arrived, by id.
+def received(inbox: Sequence[Envelope], names: Sequence[str] = "AB") -> dict[int, tuple[float, dict[str, Array]]]:
+    """Weight and named parts of every neighbour that arrived, by id.
 
     Raises:
         ValueError: a message that holds something else.
     """
     got = {e.edge.src: (e.edge.weight, decode(e.payload)) for e in inbox if e.payload is not None}
     for k, (_, parts) in got.items():
-        if parts.keys() != set(factors):
-            raise ValueError(f"device {k} sent {sorted(parts)} where {' and '.join(factors)} belong")
+        if parts.keys() != set(names):
+            raise ValueError(f"device {k} sent {sorted(parts)} where {' and '.join(names)} belong")
     return got
 
 
@@ -185,5 +184,5 @@ def bank(device: DeviceState) -> Bank:
     return Bank(experts=(Expert(owner=device.id, A=device.own["A"], B=device.own["B"]),))
 
 
-def _frame(device: DeviceState, factors: Factors) -> Frame:
-    return encode([Section("values", name, device.own[name].astype(np.float16)) for name in factors])
+def _frame(device: DeviceState, names: Sequence[str]) -> Frame:
+    return encode([Section("values", name, device.own[name].astype(np.float16)) for name in names])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -14,13 +15,14 @@ from ..adapters.lowrank import matrices_a, matrices_b
 from ..experts.mixture import Mixture
 from ..experts.router import Verdict, classes, discriminate, nearest
 from ..experts.sketch import sketch
-from ..types import Array, Bank
+from ..types import Array, Bank, Expert
 from .base import Base
 from .cache import cache_of, cached
 from .finetune import adapters
-from .inject import Adapter, Held, holding
+from .inject import Adapter, holding
 from .reading import read_prompts, reading_points, widths
 from .tokens import Row, collate, logits_before_targets
+from .whole import wearing
 
 BATCH = 64
 """Rows a forward pass reads at a time when nothing is trained."""
@@ -71,8 +73,8 @@ def answer(base: Base, bank: Bank, rows: Sequence[Row]) -> Answers:
     """
     right = np.zeros(len(rows), dtype=bool)
     chosen = np.full(len(rows), -1)
-    for group, owners, held in _shares(base, bank, rows):
-        with holding(base.slots, held):
+    for group, owners, ready in _shares(base, bank, rows):
+        with ready:
             right[group] = _score(base, [rows[int(n)] for n in group])
         chosen[group] = owners
     return Answers(right, chosen)
@@ -101,29 +103,39 @@ def _told(what: Told | None, name: str) -> Told:
     return what
 
 
-def _shares(base: Base, bank: Bank, rows: Sequence[Row]) -> Iterator[tuple[Array, Array | int, Mapping[str, Held]]]:
-    """Which rows go to whom, and what the slots hold for them."""
+def _shares(
+    base: Base, bank: Bank, rows: Sequence[Row]
+) -> Iterator[tuple[Array, Array | int, AbstractContextManager[None]]]:
+    """Which rows go to whom, and the model as it is for them."""
     everything = np.arange(len(rows))
     if not bank.experts:
-        yield everything, -1, {}
+        yield everything, -1, nullcontext()
     elif bank.choice in ("topk", "norm", "arrow"):
-        yield everything, -1, mixtures(base, bank)
+        yield everything, -1, holding(base.slots, mixtures(base, bank))
     elif bank.choice == "only" or (len(bank.experts) == 1 and not (bank.choice == "discriminant" and bank.refuses)):
         first = bank.experts[0]
-        yield everything, first.owner, adapters(base, first.A, first.B)
+        yield everything, first.owner, worn(base, first)
     else:
         verdict = choose(base, bank, rows)
         refused = verdict.strange & bank.refuses
         shared = (verdict.weight < 1) & bank.soft & ~refused
         if refused.any():
-            yield np.flatnonzero(refused), -1, {}
+            yield np.flatnonzero(refused), -1, nullcontext()
         for number in np.unique(verdict.best[~refused & ~shared]):
             expert = bank.experts[int(number)]
             mine = np.flatnonzero((verdict.best == number) & ~refused & ~shared)
-            yield mine, expert.owner, adapters(base, expert.A, expert.B)
+            yield mine, expert.owner, worn(base, expert)
         owners = np.array([e.owner for e in bank.experts])
         for group in _alike(np.flatnonzero(shared), rows):
-            yield group, owners[verdict.best[group]], row_by_row(base, bank, verdict, group)
+            held = row_by_row(base, bank, verdict, group)
+            yield group, owners[verdict.best[group]], holding(base.slots, held)
+
+
+def worn(base: Base, expert: Expert) -> AbstractContextManager[None]:
+    """The model with one expert, for the length of a block."""
+    if expert.weights is not None:
+        return wearing(base, expert.weights)
+    return holding(base.slots, adapters(base, expert.A, expert.B))
 
 
 def _alike(picked: Array, rows: Sequence[Row]) -> Iterator[Array]:

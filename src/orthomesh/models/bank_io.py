@@ -63,6 +63,8 @@ class Portable:
             raise ValueError(f"{len(self.bank.experts)} experts need as many labels, got {len(self.labels)}")
         wanted = (self.layout.num_projection, self.layout.num_expansion)
         for e, label in zip(self.bank.experts, self.labels, strict=True):
+            if e.weights is not None:
+                raise ValueError(f"expert {label} changes every weight of the base; a bank holds adapters only")
             if (e.A.size, e.B.size) != wanted:
                 raise ValueError(f"expert {label} has {e.A.size} and {e.B.size} numbers, its layers need {wanted}")
 

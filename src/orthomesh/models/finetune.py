@@ -9,15 +9,15 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..adapters.lowrank import slices
 from ..types import Array, Arrays, Learnt
 from .base import Base
 from .inject import Adapter, checkpointed, holding
+from .loss import backward, draw, told
 from .settings import TrainSettings
-from .tokens import Row, collate, logits_before_targets
+from .tokens import Row
 
 LEAST_RATE = 0.1
 """Where a cosine schedule ends, as a share of the learning rate."""
@@ -140,7 +140,8 @@ def train(base: Base, jobs: Sequence[Job], done: int, total: int) -> list[tuple[
     with holding(base.slots, held), again:
         for step in range(done, done + settings.steps):
             grad.zero_()
-            losses.append(_backward(base, [_batch(job) for job in jobs], settings.accumulate))
+            batches = [draw(job.rows, settings.batch_size, job.order) for job in jobs]
+            losses.append(backward(base, batches, settings.accumulate))
             for learner in learners:
                 _step(learner, rate_at(settings, step, total), settings.clip_norm)
     return [_ended(job.start, learners[n], [step[n] for step in losses]) for n, job in enumerate(jobs)]
@@ -226,35 +227,6 @@ def _views(flat: Tensor, base: Base, factor: str, count: int | None = None) -> l
     return [flat[cut].view(count, *side) for cut, side in zip(cuts, sides, strict=True)]
 
 
-def _batch(job: Job) -> list[Row]:
-    return [job.rows[int(n)] for n in job.order.integers(len(job.rows), size=job.settings.batch_size)]
-
-
-def _backward(base: Base, batches: Sequence[Sequence[Row]], num_parts: int) -> list[float]:
-    """Per device, mean negative log-likelihood of its targets' tokens; leaves its gradient in the leaves.
-
-    The mean is over all tokens of the batch however many parts it is read in.
-    """
-    counts = torch.tensor([sum(len(row.target) for row in rows) for rows in batches], device=base.device)
-    total = torch.zeros(len(batches), device=base.device)
-    for part in np.array_split(np.arange(len(batches[0])), num_parts):
-        picked = [rows[n] for rows in batches for n in part]
-        batch = collate(base, [(row.prompt, row.target) for row in picked])
-        logits = logits_before_targets(base, batch).flatten(0, 1).float()
-        each = F.cross_entropy(logits, batch.targets.flatten(), ignore_index=-100, reduction="none")
-        losses = each.view(len(batches), -1).sum(1) / counts
-        losses.sum().backward()  # type: ignore[no-untyped-call]
-        total += losses.detach()
-    return _finite(total.tolist())
-
-
-def _finite(losses: list[float]) -> list[float]:
-    for loss in losses:
-        if not math.isfinite(loss):
-            raise ValueError(f"the loss became {loss}; a lower train.learning_rate may help")
-    return losses
-
-
 def _step(learner: _Learner, rate: float, clip_norm: float) -> None:
     """One step of AdamW on what moves."""
     values, moving = learner.values, learner.moving
@@ -282,6 +254,4 @@ def _ended(start: Factors, learner: _Learner, losses: Sequence[float]) -> tuple[
         moments={name: value.cpu().numpy() for name, value in learner.optimiser.state[learner.values].items()},
         saliency=None if learner.saliency is None else learner.saliency.cpu().numpy(),
     )
-    tenth = max(1, len(losses) // 10)
-    first, last = float(np.mean(losses[:tenth])), float(np.mean(losses[-tenth:]))
-    return factors, Learnt(first_loss=first, last_loss=last, steps=len(losses), trained=learner.values.numel())
+    return factors, told(losses, learner.values.numel())

@@ -1,0 +1,66 @@
+"""The loss of fine-tuning, eq. (1), and its gradient, whatever is trained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from ..types import Learnt
+from .base import Base
+from .tokens import Row, collate, logits_before_targets
+
+
+def draw(rows: Sequence[Row], size: int, order: np.random.Generator) -> list[Row]:
+    """A batch of rows, drawn with replacement."""
+    return [rows[int(n)] for n in order.integers(len(rows), size=size)]
+
+
+def backward(base: Base, batches: Sequence[Sequence[Row]], num_parts: int) -> list[float]:
+    """Per device, mean negative log-likelihood of its targets' tokens; leaves its gradient in what asks for one.
+
+    The mean is over all tokens of the batch however many parts it is read in.
+
+    Args:
+        base: the model, with whatever is trained in place.
+        batches: one per device, all of one length.
+        num_parts: parts a batch is read in.
+
+    Returns:
+        One loss per device, >= 0.
+
+    Raises:
+        ValueError: a loss that is not finite.
+    """
+    counts = torch.tensor([sum(len(row.target) for row in rows) for rows in batches], device=base.device)
+    total = torch.zeros(len(batches), device=base.device)
+    for part in np.array_split(np.arange(len(batches[0])), num_parts):
+        picked = [rows[n] for rows in batches for n in part]
+        batch = collate(base, [(row.prompt, row.target) for row in picked])
+        logits = logits_before_targets(base, batch).flatten(0, 1).float()
+        each = F.cross_entropy(logits, batch.targets.flatten(), ignore_index=-100, reduction="none")
+        losses = each.view(len(batches), -1).sum(1) / counts
+        losses.sum().backward()  # type: ignore[no-untyped-call]
+        total += losses.detach()
+    return _finite(total.tolist())
+
+
+def _finite(losses: list[float]) -> list[float]:
+    for loss in losses:
+        if not math.isfinite(loss):
+            raise ValueError(f"the loss became {loss}; a lower train.learning_rate may help")
+    return losses
+
+
+def told(losses: Sequence[float], trained: int) -> Learnt:
+    """What a course of losses is worth telling: means over its first and its last tenth.
+
+    >>> told([4.0, 2.0, 1.0], 7)
+    Learnt(first_loss=4.0, last_loss=1.0, steps=3, trained=7)
+    """
+    tenth = max(1, len(losses) // 10)
+    first, last = float(np.mean(losses[:tenth])), float(np.mean(losses[-tenth:]))
+    return Learnt(first_loss=first, last_loss=last, steps=len(losses), trained=trained)

@@ -1,0 +1,108 @@
+"""Full-parameter fine-tuning: every weight of the base moves, and what a device keeps is how far each has moved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..types import Array, Learnt
+from .base import Base
+from .finetune import rate_at
+from .inject import checkpointed
+from .loss import backward, draw, told
+from .settings import TrainSettings
+from .tokens import Row
+
+
+def fit_whole(
+    base: Base, rows: Sequence[Row], change: Array, settings: TrainSettings, order: np.random.Generator, span: range
+) -> tuple[Array, Learnt]:
+    r"""Lower the loss of one device on its own rows by AdamW on all weights of the base, tied ones once.
+
+    .. math::  \theta \leftarrow \theta - \eta \nabla_\theta F, \quad \theta = \theta_0 + \Delta
+
+    Working memory beside the base: 20 bytes a parameter (weights, their start, gradient, two moments), 4 more where the
+    base is in 16 bit. Trained weights and moments are float32 throughout. Afterwards the base is as it was.
+
+    Args:
+        base: the shared model.
+        rows: the device's training rows.
+        change: Delta so far, flat in the order of the model's parameters. [P]
+        settings: steps, batch, learning rate.
+        order: draws the batches.
+        span: steps of the run from here to its end.
+
+    Returns:
+        Delta after `settings.steps` steps, float32, and the loss at both ends.
+
+    Raises:
+        ValueError: a loss that is not finite, more steps than the run has, or a change of another size.
+    """
+    if len(span) < settings.steps:
+        raise ValueError(f"{settings.steps} steps do not fit into the {len(span)} that are left of the run")
+    begun = _weights(base)
+    values = (begun + _fitting(base, change)).requires_grad_()
+    worn = values.detach() if base.dtype == values.dtype else values.detach().to(base.dtype)
+    grad, losses = torch.zeros_like(worn), list[float]()
+    optimiser = torch.optim.AdamW([values], weight_decay=0.0, fused=True)
+    again = checkpointed(base.model, base.slots) if settings.checkpointing else nullcontext()
+    with _wearing(base, worn, grad), again:
+        for step in span[: settings.steps]:
+            grad.zero_()
+            losses += backward(base, [draw(rows, settings.batch_size, order)], settings.accumulate)
+            values.grad = grad.to(values.dtype)  # the same tensor where the types are one
+            torch.nn.utils.clip_grad_norm_([values], settings.clip_norm, foreach=False)
+            optimiser.param_groups[0]["lr"] = rate_at(settings, step, span.stop)
+            optimiser.step()
+            if worn.dtype != values.dtype:
+                worn.copy_(values.detach())
+    return (values.detach() - begun).cpu().numpy(), told(losses, values.numel())
+
+
+@contextmanager
+def wearing(base: Base, change: Array) -> Iterator[None]:
+    """The model with all its weights changed for the length of a block; afterwards it is the untouched base again.
+
+    Args:
+        base: the shared model.
+        change: what is added to its weights, flat. [P]
+
+    Raises:
+        ValueError: a change of another size.
+    """
+    with _wearing(base, (_weights(base) + _fitting(base, change)).to(base.dtype), None):
+        yield
+
+
+def _weights(base: Base) -> Tensor:
+    """All weights of the base in a row, float32. [P]"""
+    return torch.cat([p.detach().flatten().float() for p in base.model.parameters()])
+
+
+def _fitting(base: Base, change: Array) -> Tensor:
+    if change.shape != (base.num_parameters,):
+        raise ValueError(f"a change of shape {change.shape} does not fit the {base.num_parameters} weights of the base")
+    return torch.from_numpy(np.array(change, dtype=np.float32)).to(base.device)
+
+
+@contextmanager
+def _wearing(base: Base, flat: Tensor, grad: Tensor | None) -> Iterator[None]:
+    """The model's parameters as views of `flat`, and their gradients of `grad`, where they are trained."""
+    parameters = list(base.model.parameters())
+    own = [p.data for p in parameters]
+    sizes = [p.numel() for p in parameters]
+    try:
+        for p, part in zip(parameters, torch.split(flat, sizes), strict=True):
+            p.data = part.view(p.shape)
+        if grad is not None:
+            for p, part in zip(parameters, torch.split(grad, sizes), strict=True):
+                p.requires_grad_().grad = part.view(p.shape)
+        yield
+    finally:
+        for p, data in zip(parameters, own, strict=True):
+            p.requires_grad_(False).grad = None
+            p.data = data
