@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orthomesh.adapters.collision import collision_rate
@@ -226,6 +226,7 @@ def test_the_others_of_a_group_begin_from_what_the_first_has() -> None:
 # law
 
 
+@settings(max_examples=15)
 @given(
     st.integers(1, 7),
     st.sampled_from([0.1, 0.125, 0.25, 0.5, 1.0]),
@@ -286,6 +287,22 @@ def test_unknown_gains_limit_nothing() -> None:
     told = {k: replace(f, gains={}) for k, f in facts(everybody(4)).items()}
     assert form(told, limits()) == ((0, 1, 2, 3),)
     assert len(between(told, ((0,), (1,), (2, 3)), RADIO)) > 0
+
+
+def test_every_solver_keeps_to_the_limits_and_fewest_come_first() -> None:
+    """Three independent quarters and three eighths, S_max 0.1."""
+    told = facts(everybody(6))
+    told |= {
+        k: replace(told[k], public={**told[k].public, "density": np.full(2, 0.125, np.float32)}) for k in (3, 4, 5)
+    }
+    kept = limits(negotiated=False)
+    found = {name: form(told, replace(kept, solver=name)) for name in ("agnes", "best-fit", "local-search", "exact")}
+    assert len(found["exact"]) == len(found["local-search"]) <= len(found["best-fit"])
+    assert len(found["local-search"]) <= len(found["agnes"])
+    for clusters in found.values():
+        for members in clusters:
+            s = np.stack([told[k].public["density"] for k in members]).astype(np.float64)
+            assert collision_rate(s)[0] <= 0.1
 
 
 def test_full_density_shares_with_nobody() -> None:

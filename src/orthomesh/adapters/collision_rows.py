@@ -51,12 +51,11 @@ def expected(densities: Float[np.ndarray, "M L"], sizes: Sequence[int], over: Ov
     """
     weights = _weights(densities, sizes)
 
-    def joined(rows: Array, a: Indices, b: Indices) -> Array:
+    def joined(rows: Array, a: Array, b: Array) -> Array:
         x, y = rows[a], rows[b]
-        both = join(Triple(x[:, 0], x[:, 1], x[:, 2]), Triple(y[:, 0], y[:, 1], y[:, 2]))
-        return np.stack(both, axis=1)
+        return np.stack(join(Triple(*x.swapaxes(0, 1)), Triple(*y.swapaxes(0, 1))), axis=1)
 
-    def rate(rows: Array, a: Indices, b: Indices) -> Float[np.ndarray, " N"]:
+    def rate(rows: Array, a: Array, b: Array) -> Array:
         one, several, other = rows[a, 1], rows[a, 2], rows[b, 2]
         one *= rows[b, 1]
         one += several  # p2 = a2 + (1 - a2) b2 + a1 b1
@@ -81,7 +80,7 @@ def negotiated(densities: Float[np.ndarray, "M L"], sizes: Sequence[int], over: 
     """
     weights = _weights(densities, sizes)
 
-    def rate(rows: Array, a: Indices, b: Indices) -> Float[np.ndarray, " N"]:
+    def rate(rows: Array, a: Array, b: Array) -> Array:
         beyond = np.clip(rows[a] + rows[b] - 1.0, 0.0, 1.0)
         return _over_layers(beyond, weights, over)
 
@@ -114,11 +113,11 @@ def measured(masks: Bool[np.ndarray, "M n"]) -> Rows:
     padded[:, :n] = masks
     held = np.packbits(padded, axis=1).view(np.uint64)
 
-    def joined(rows: Array, a: Indices, b: Indices) -> Array:
+    def joined(rows: Array, a: Array, b: Array) -> Array:
         x, y = rows[a], rows[b]
         return np.stack([x[:, 0] | y[:, 0], x[:, 1] | y[:, 1] | (x[:, 0] & y[:, 0])], axis=1)
 
-    def rate(rows: Array, a: Indices, b: Indices) -> Float[np.ndarray, " N"]:
+    def rate(rows: Array, a: Array, b: Array) -> Array:
         several = rows[a, 1] | rows[b, 1] | (rows[a, 0] & rows[b, 0])
         return np.asarray(np.bitwise_count(several).sum(axis=1, dtype=np.int64) / n)
 
@@ -162,9 +161,7 @@ def standard_error(rate: float, num_positions: int) -> float:
     return math.sqrt(rate * (1.0 - rate) / num_positions)
 
 
-def _over_layers(
-    rates: Float[np.ndarray, "N L"], weights: Float[np.ndarray, " L"], over: Over
-) -> Float[np.ndarray, " N"]:
+def _over_layers(rates: Array, weights: Array, over: Over) -> Array:
     """One number per row; a row's bits do not depend on how many rows there are."""
     if over == "max":
         return np.asarray(rates.max(axis=1))

@@ -10,12 +10,16 @@ from typing import Literal
 import numpy as np
 
 from ..adapters.collision import collision_rate, mean_rate, negotiated_rate
+from ..adapters.collision_rows import expected
+from ..adapters.collision_rows import negotiated as agreed
 from ..exchange.intercluster import Link, relays
-from ..topology.clustering import agnes
+from ..planning.problem import Solver
+from ..planning.solve import cluster
+from ..topology.clustering_instance import Instance
 from ..types import Array, Edge, Facts, Phase
 from ..wireless.access import turn_radio
 from ..wireless.link import Radio, max_power_w
-from ..wireless.power import broadcast_power_w, unicast_powers_w
+from ..wireless.power import broadcast_power_w, required_power_w, unicast_powers_w
 
 Members = tuple[int, ...]
 NEVER = 2**32 - 1
@@ -35,6 +39,7 @@ class Limits:
     cast: Literal["broadcast", "unicast"]
     radio: Radio
     sizes: tuple[int, ...]
+    solver: Solver = "local-search"
 
 
 def rates(densities: Array, negotiated: bool) -> Array:
@@ -43,10 +48,10 @@ def rates(densities: Array, negotiated: bool) -> Array:
 
 
 def arrange(facts: Mapping[int, Facts], units: Iterable[Members], limits: Limits) -> tuple[Members, ...]:
-    """Clusters of the lowest joint collision rate within the limits of problem (11), step 1 of IV-C.
+    """Clusters within the limits of problem (11), step 1 of IV-C; fewest, then least joint collision rate (R10).
 
     Clusters that are formed stay. Whoever has none joins the one that keeps the limits with the lowest joint
-    collision rate, then the least power; those that none can take cluster among themselves.
+    collision rate, then the least power; those that none can take cluster among themselves, by `limits.solver`.
 
     Args:
         facts: `density`, payload and gains of every device; `cluster` of those that have one, with `seed` where
@@ -75,11 +80,48 @@ def arrange(facts: Mapping[int, Facts], units: Iterable[Members], limits: Limits
         else:
             left[unit[0]] = unit
 
-    def everybody(firsts: Members) -> Members:
-        return tuple(sorted(k for first in firsts for k in left[first]))
+    firsts = sorted(left)
+    new = cluster(_instance(facts, [left[k] for k in firsts], limits), limits.solver) if firsts else ()
+    return tuple(sorted([*clusters, *(tuple(sorted(k for n in part for k in left[firsts[n]])) for part in new)]))
 
-    new = agnes(left, lambda firsts: key(everybody(firsts)))
-    return tuple(sorted([*clusters, *(everybody(firsts) for firsts in new)]))
+
+def _instance(facts: Mapping[int, Facts], units: list[Members], limits: Limits) -> Instance:
+    """Units without a cluster as items. In unicast the powers of a union add up and are asked for each.
+
+    There the whole band counts beside the split one, so that who can serve many could serve any few of them: with a
+    lowest code a single far receiver may need more power than the same one among near ones.
+    """
+    limit_w = max_power_w(limits.radio)
+
+    def everybody(items: Members) -> Members:
+        return tuple(sorted(k for n in items for k in units[n]))
+
+    def needed_w(items: Members) -> float | None:
+        members = everybody(items)
+        worst = max(power_w(facts, members, limits), *(_undivided_w(facts[k], members, limits) for k in members))
+        return worst if worst <= limit_w else None
+
+    densities = np.stack([facts[unit[0]].public["density"] for unit in units]).astype(np.float64)
+    rows = (agreed if limits.negotiated else expected)(densities, limits.sizes)
+    pairs = [(a, b) for a in range(len(units)) for b in range(a + 1, len(units))]
+    power = np.array([power_w(facts, everybody(pair), limits) for pair in pairs])
+    works = power <= limit_w
+    return Instance(
+        leaves=rows.leaves,
+        join=rows.join,
+        rate=rows.rate,
+        max_rate=limits.max_collision,
+        pairs=np.array(pairs, dtype=np.int64).reshape(-1, 2)[works],
+        power=power[works],
+        size=densities @ (np.asarray(limits.sizes) / sum(limits.sizes)),
+        further=needed_w if limits.cast == "unicast" else None,
+    )
+
+
+def _undivided_w(device: Facts, members: Members, limits: Limits) -> float:
+    """Power to all others added up if each had the whole band."""
+    gains = [device.gains.get(k, math.inf) for k in members if k != device.id]
+    return math.fsum(required_power_w(device.payload_bits, gain, 1, limits.radio) for gain in gains)
 
 
 def formed(facts: Mapping[int, Facts]) -> tuple[Members, ...]:

@@ -22,6 +22,7 @@ from ..config import STRICT
 from ..exchange.union import Rule
 from ..experts.bank import ClusterRecord, get, load, places, read
 from ..experts.sketch import unpack
+from ..planning.problem import Solver
 from ..types import Bank, DeviceState, Expert, Method
 from ..wireless.infeasible import Answer
 from .parts import cluster_record, cuts_of
@@ -64,6 +65,9 @@ class SparseOrthogonal:
     """R3: agreed on inside a cluster so that none collide where densities allow, or each device for itself."""
     max_collision: Annotated[float, Field(ge=0, le=1)] = 0.1
     """S_max: largest collision rate a cluster may reach."""
+    clustering: Solver = "local-search"
+    """R10: fewest clusters by local search, by best-fit decreasing, or exactly (few devices); or the paper's greedy
+    mergers (`agnes`)."""
     aggregation: Rule = "union"
     """R5: entries divided by the number of their holders and read through masks; plain mean (24); or experts kept
     whole (`stack`)."""
@@ -145,6 +149,7 @@ def paper_reading() -> SparseOrthogonal:
         warmup_steps=1,
         masks="independent",
         max_collision=0.25,
+        clustering="agnes",
         aggregation="mean",
         exchange="every",
         cast="unicast",

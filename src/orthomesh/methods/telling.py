@@ -69,6 +69,7 @@ def plan(facts: Mapping[int, Facts], t: Round, c: SparseOrthogonal, setup: Setup
         cast=c.cast,
         radio=setup.radio,
         sizes=tuple(sizes.tolist()),
+        solver=c.clustering,
     )
     new = {k: facts[k] for k in sorted(facts) if "cluster" not in facts[k].public}
     units: tuple[tuple[int, ...], ...] = tuple((k,) for k in new)

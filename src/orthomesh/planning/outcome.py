@@ -13,9 +13,10 @@ from .reach import power_per_loss_w
 
 
 def cluster_rate(problem: Problem, densities: Float[np.ndarray, "M G"], members: Members) -> float:
-    """Mean collision rate of one cluster over all positions: (19), or what negotiation leaves (R3). In [0, 1]."""
+    """Collision rate of one cluster: (19), or what negotiation leaves (R3); mean or worst group. In [0, 1]."""
     rates = negotiated_rate if problem.limits.masks == "negotiated" else collision_rate
-    return mean_rate(rates(densities[list(members)]), problem.sizes)
+    found = rates(densities[list(members)])
+    return float(found.max()) if problem.limits.over == "max" else mean_rate(found, problem.sizes)
 
 
 def transfers(clusters: Sequence[Members]) -> Int[np.ndarray, "T 2"]:

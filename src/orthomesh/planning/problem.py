@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int
 
+from ..adapters.collision_rows import Over
 from ..wireless.link import Radio, max_power_w
 from ..wireless.power import Cast
 
@@ -21,12 +22,14 @@ class Limits:
     """What a cluster must keep to.
 
     max_collision: S_max, in [0, 1]. cast: one transmission to the whole cluster, or one to each member (R9).
-    masks: agreed on inside a cluster (R3), or independent, so that S follows (19).
+    masks: agreed on inside a cluster (R3), or independent, so that S follows (19). over: S as the mean over all
+    positions, or the rate of the worst group of matrices.
     """
 
     max_collision: float
     cast: Cast = "broadcast"
     masks: Masks = "negotiated"
+    over: Over = "mean"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,6 +52,7 @@ class Demand:
     entries: most entries of B a device may train, of compute (11c) and of what is wanted. [M]
     entry_bits: bits of one entry on the air. overhead_bits: bits of a payload that do not depend on densities.
     temperature: of the softmax in (22), nats; 0 fills the most important groups one after the other.
+    price: mu, how much importance a collision costs; 0 is (22).
     """
 
     importance: Float[np.ndarray, "M G"]
@@ -56,6 +60,7 @@ class Demand:
     entry_bits: float = 16.0
     overhead_bits: float = 0.0
     temperature: float = 1.0
+    price: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -212,6 +217,25 @@ def check(problem: Problem) -> None:
     if problem.positions_m is not None:
         _first(~np.isfinite(problem.positions_m), problem.positions_m, "a position is two finite numbers of metres")
     _check_links(problem.links, M)
+    if problem.demand is not None:
+        _check_demand(problem.demand, G)
+
+
+def _check_demand(demand: Demand, num_groups: int) -> None:
+    _first(~np.isfinite(demand.importance), demand.importance, "an importance is a finite number of nats")
+    if not (demand.temperature >= 0.0 and demand.price >= 0.0):
+        raise ValueError(f"temperature and price are >= 0, got {demand.temperature} and {demand.price}")
+    if not (demand.entry_bits > 0.0 and demand.overhead_bits >= 0.0):
+        raise ValueError(
+            f"an entry has bits > 0 and a payload overhead >= 0, got {demand.entry_bits} and {demand.overhead_bits}"
+        )
+    few = ~(demand.entries >= num_groups)
+    if few.any():
+        n = int(np.argmax(few))
+        raise ValueError(
+            f"no density meets the budget of device {n}: {demand.entries[n]:g} entries of B for {num_groups} groups, "
+            "and each needs one; a higher cost limit or fewer groups would do"
+        )
 
 
 def _check_links(links: Links, num_devices: int) -> None:

@@ -1,46 +1,87 @@
-"""Problem (11) solved: who clusters with whom, at what power."""
+"""Problem (11) solved: who clusters with whom, at what power, with which densities."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+from jaxtyping import Float
 
-from ..topology.clustering import agnes
-from .outcome import cluster_rate, outcome
-from .problem import Members, Problem, Solution, Solver, check, power_limits_w
-from .reach import power_per_loss_w
+from ..topology.clustering_exact import MOST_BY_SUBSETS, by_covering, by_subsets, lower_bound
+from ..topology.clustering_fit import best_fit
+from ..topology.clustering_instance import Instance
+from ..topology.clustering_merge import merge_rounds
+from ..topology.clustering_search import Effort, improve, local_search
+from .densities import choose, payload_bits
+from .linkage import instance
+from .outcome import outcome
+from .problem import Members, Problem, Solution, Solver, check
+
+TURNS = 4
+"""How often clusters and densities are chosen in turn at most."""
 
 
-def solve(problem: Problem, solver: Solver = "agnes") -> Solution:
-    """Clusters, powers and densities within (11a)-(11c): fewest clusters, then least mean collision rate (R10).
+def solve(problem: Problem, solver: Solver = "local-search") -> Solution:
+    """U, P and S within (11a)-(11c): fewest clusters, then least mean collision rate, reading R10.
+
+    Powers follow from clusters by Lemma 1 (25). Where densities are free (`problem.demand`), clusters and densities
+    are chosen in turn, and the best pair is kept.
 
     Args:
         problem: devices, links, limits.
-        solver: `agnes`, the paper's greedy mergers.
+        solver: `exact` (few devices), `agnes` (the paper's mergers), `best-fit` decreasing, or `local-search` from
+            both.
 
     Returns:
-        The solution, with a lower bound on the number of clusters.
+        The solution, with a lower bound on the number of clusters at its densities.
 
     Raises:
-        ValueError: a problem that is none, or a solver that is not there yet.
+        ValueError: a problem that is none, budgets that no density meets, or too many devices for `exact`.
     """
     check(problem)
-    if solver != "agnes":
-        raise ValueError(f"solver {solver!r} is not there yet; agnes is")
-    M = len(problem.densities)
-    loss = np.full((M, M), np.inf)
-    i, j = problem.links.pairs.T
-    with np.errstate(divide="ignore"):
-        loss[i, j], loss[j, i] = (1.0 / problem.links.gains).T
-    limit_w = power_limits_w(problem)
+    if problem.demand is None:
+        return _at(problem, problem.densities, solver)
+    alone = [(i,) for i in range(len(problem.densities))]
+    densities = choose(problem, replace(problem.demand, price=0.0), alone, problem.densities)
+    best = _at(problem, densities, solver)
+    for _ in range(TURNS if problem.demand.price > 0.0 else 0):
+        densities = choose(problem, problem.demand, best.clusters, best.densities)
+        found = _at(problem, densities, solver)
+        if (found.num_clusters, found.mean_rate) >= (best.num_clusters, best.mean_rate):
+            break
+        best = found
+    return best
 
-    def key(members: Members) -> tuple[float, float] | None:
-        rate = cluster_rate(problem, problem.densities, members)
-        m = np.array(members)
-        inside = loss[np.ix_(m, m)]
-        np.fill_diagonal(inside, 0.0)
-        total = inside.max(axis=1) if problem.limits.cast == "broadcast" else inside.sum(axis=1)
-        power = power_per_loss_w(problem, m, np.full(len(m), len(m) - 1)) * total
-        fits = rate <= problem.limits.max_collision and bool(np.all(power <= limit_w[m]))
-        return (rate, 0.0) if fits else None
 
-    return outcome(problem, agnes(range(M), key), problem.densities, 1, "there is a device")
+def cluster(asked: Instance, solver: Solver) -> tuple[Members, ...]:
+    """Clusters by the solver of this name.
+
+    Args:
+        asked: items, how they join, who may be together.
+        solver: as in `solve`; `exact` proves the fewest clusters, and up to 16 items also the least collision rate.
+
+    Returns:
+        A partition of the items.
+
+    Raises:
+        ValueError: too many items for `exact`.
+    """
+    if solver == "agnes":
+        return merge_rounds(asked).clusters
+    if solver == "best-fit":
+        return best_fit(asked)
+    if solver == "local-search":
+        return local_search(asked)
+    if len(asked.leaves) <= MOST_BY_SUBSETS:
+        return by_subsets(asked)
+    return improve(asked, by_covering(asked), Effort(depth=0, sweeps=8))
+
+
+def _at(problem: Problem, densities: Float[np.ndarray, "M G"], solver: Solver) -> Solution:
+    """The solution at given densities."""
+    if problem.demand is not None:
+        problem = replace(problem, payload_bits=payload_bits(problem, problem.demand, densities))
+    asked = instance(problem, densities)
+    clusters = cluster(asked, solver)
+    bound, by = (len(clusters), "exact solution") if solver == "exact" else lower_bound(asked)
+    return outcome(problem, clusters, densities, bound, by)

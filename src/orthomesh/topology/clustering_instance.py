@@ -35,6 +35,7 @@ class Instance:
     power: breaks ties between equal rates: lowest first, the worst pair of a cluster counts. [E]
     size: which items are hard to place: the largest. [M]
     further: whether a set of more than two may be together beyond that, and its power; None where it may not.
+    least: rows such that no n items join to a lower rate than the first n of these; for a bound only. [N ...]
     """
 
     leaves: Array
@@ -45,10 +46,11 @@ class Instance:
     power: Float[np.ndarray, " E"]
     size: Float[np.ndarray, " M"]
     further: Further | None = None
+    least: Array | None = None
 
 
-def on_grid(rate: Float[np.ndarray, "*shape"]) -> Int[np.ndarray, "*shape"]:
-    """Rates as whole multiples of 2^-40.
+def on_grid(rate: Array) -> Array:
+    """Rates as whole multiples of 2^-40, of any shape.
 
     >>> on_grid(np.array([0.5])).tolist() == [2**39]
     True
@@ -61,10 +63,8 @@ def limit(instance: Instance) -> int:
     return int(on_grid(np.array(instance.max_rate)))
 
 
-def union_rates(
-    instance: Instance, rows: Array, a: Int[np.ndarray, " N"], b: Int[np.ndarray, " N"]
-) -> Int[np.ndarray, " N"]:
-    """Rates of the unions of rows a and b on the grid, some at a time.
+def union_rates(instance: Instance, rows: Array, a: Array, b: Array) -> Array:
+    """Rates of the unions of rows a and b on the grid, some at a time. [N]
 
     Raises:
         ValueError: a rate that is not a number.
@@ -95,6 +95,20 @@ def set_rate(instance: Instance, members: Members) -> int:
 def total_rate(instance: Instance, clusters: tuple[Members, ...]) -> int:
     """sum_C n_C S_C on the grid: M times the mean rate that an item meets."""
     return sum(len(members) * set_rate(instance, members) for members in clusters)
+
+
+def order_of(instance: Instance, clusters: tuple[Members, ...]) -> tuple[int, int, float]:
+    """What partitions are compared by (R10): number of clusters, sum_C n_C S_C on the grid, power of the worst pairs.
+
+    The power is sum_C n_C p_C, where p_C is that of the worst pair of the cluster.
+    """
+    M, worst = len(instance.leaves), 0.0
+    known = instance.pairs @ np.array([M, 1]) if M else np.zeros(0, dtype=np.int64)
+    for members in clusters:
+        inside = np.array([i * M + j for n, i in enumerate(members) for j in members[n + 1 :]], dtype=np.int64)
+        if len(inside):
+            worst += len(members) * float(instance.power[np.searchsorted(known, inside)].max())
+    return len(clusters), total_rate(instance, clusters), worst
 
 
 def allowed_pairs(instance: Instance) -> Bool[np.ndarray, " E"]:
