@@ -118,6 +118,14 @@ def test_edges(solver: Solver) -> None:
         solve(replace(crowd, densities=np.full((7, 2), np.nan)), solver)
 
 
+def test_more_pairs_than_fit_into_memory_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orthomesh.planning.solve.MOST_PAIRS", 3)
+    crowd = replace(drawn(4, 0), links=all_pairs(np.full((4, 4), 1e-6)))
+    with pytest.raises(ValueError, match="6 pairs of devices within reach of each other are more than best-fit takes"):
+        solve(crowd, "best-fit")
+    assert solve(crowd, "agnes").num_clusters >= 1
+
+
 def test_worst_group_is_stricter_than_the_mean() -> None:
     problem = drawn(8, 2)
     strict = replace(problem, limits=replace(problem.limits, over="max"))

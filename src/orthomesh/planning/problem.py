@@ -160,7 +160,7 @@ def all_pairs(gains: Float[np.ndarray, "M M"]) -> Links:
 
 
 def near_pairs(
-    positions_m: Float[np.ndarray, "M 2"], within_m: float, most: int = 20_000_000
+    positions_m: Float[np.ndarray, "M 2"], within_m: float, most: int = 12_000_000
 ) -> Int[np.ndarray, "E 2"]:
     """Pairs of devices at most so far apart, by a tree: the candidates for links among many devices.
 

@@ -17,6 +17,9 @@ from .linkage import instance
 from .outcome import outcome
 from .problem import Members, Problem, Solution, Solver, check
 
+MOST_PAIRS = 5_000_000
+"""Pairs that local search and best fit keep at hand; the mergers drop pairs as they go."""
+
 TURNS = 4
 """How often clusters and densities are chosen in turn at most."""
 
@@ -64,10 +67,15 @@ def cluster(asked: Instance, solver: Solver) -> tuple[Members, ...]:
         A partition of the items.
 
     Raises:
-        ValueError: too many items for `exact`.
+        ValueError: too many items for `exact`, or too many pairs for what is not `agnes`.
     """
     if solver == "agnes":
         return merge_rounds(asked).clusters
+    if len(asked.pairs) > MOST_PAIRS:
+        raise ValueError(
+            f"{len(asked.pairs)} pairs of devices within reach of each other are more than {solver} takes "
+            f"({MOST_PAIRS}); use agnes, or plan for fewer devices at a time"
+        )
     if solver == "best-fit":
         return best_fit(asked)
     if solver == "local-search":
