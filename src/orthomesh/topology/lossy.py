@@ -65,12 +65,14 @@ class Outcome:
     """How it ended. clusters: as all members agree, by smallest member; of devices that are still there.
 
     states: of every device that is still there. sent, sent_bytes: transmissions by kind, a broadcast counts once.
+    new: those that said something their sender had not said before.
     device_bytes: what each device sent. duration_s: until nobody had anything to say. deliveries: copies that arrived.
     """
 
     clusters: tuple[tuple[int, ...], ...]
     states: Mapping[int, State]
     sent: Mapping[Kind, int]
+    new: Mapping[Kind, int]
     sent_bytes: Mapping[Kind, int]
     device_bytes: Mapping[int, int]
     duration_s: float
@@ -88,6 +90,8 @@ class _Play:
     queue: list[tuple[float, int, int, Event | Change]] = field(default_factory=list)
     planned_s: dict[int, float] = field(default_factory=dict)
     sent: Counter[Kind] = field(default_factory=Counter)
+    new: Counter[Kind] = field(default_factory=Counter)
+    said: set[bytes] = field(default_factory=set)
     sent_bytes: Counter[Kind] = field(default_factory=Counter)
     device_bytes: Counter[int] = field(default_factory=Counter)
     deliveries: int = 0
@@ -145,8 +149,8 @@ def simulate(
             _happen(play, now_s, device, event)
     there = {i: state for i, state in sorted(play.states.items()) if not state.left}
     return Outcome(
-        clusters=agreed(there), states=there, sent=dict(play.sent), sent_bytes=dict(play.sent_bytes),
-        device_bytes=dict(play.device_bytes), duration_s=now_s, deliveries=play.deliveries,
+        clusters=agreed(there), states=there, sent=dict(play.sent), new=dict(play.new),
+        sent_bytes=dict(play.sent_bytes), device_bytes=dict(play.device_bytes), duration_s=now_s, deliveries=play.deliveries,
     )  # fmt: skip
 
 
@@ -193,6 +197,9 @@ def _after(play: _Play, now_s: float, device: int, result: tuple[State, tuple[Me
 def _send(play: _Play, now_s: float, message: Message) -> None:
     payload = encode(message)
     play.sent[message.kind] += 1
+    if payload not in play.said:
+        play.said.add(payload)
+        play.new[message.kind] += 1
     play.sent_bytes[message.kind] += len(payload)
     play.device_bytes[message.sender] += len(payload)
     event = Received(decode(payload))
