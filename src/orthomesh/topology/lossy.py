@@ -150,7 +150,8 @@ def simulate(
     there = {i: state for i, state in sorted(play.states.items()) if not state.left}
     return Outcome(
         clusters=agreed(there), states=there, sent=dict(play.sent), new=dict(play.new),
-        sent_bytes=dict(play.sent_bytes), device_bytes=dict(play.device_bytes), duration_s=now_s, deliveries=play.deliveries,
+        sent_bytes=dict(play.sent_bytes), device_bytes=dict(play.device_bytes),
+        duration_s=now_s, deliveries=play.deliveries,
     )  # fmt: skip
 
 
