@@ -12,6 +12,7 @@ import pytest
 from orthomesh.planning.network import network, read_devices
 from orthomesh.planning.settings import Adapter, Compute, PlanSettings
 from orthomesh.wireless.channel import Channel
+from orthomesh.wireless.link import Radio
 
 SMALL = PlanSettings(
     adapter=Adapter(blocks=2, widths=(10, 15), rank=4, density=0.25, density_spread=1, entropy_spread=0)
@@ -101,6 +102,8 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "bytes.csv").write_bytes(b"id,x_m,y_m\n\xff\xfe,1,2\n")
     with pytest.raises(ValueError, match="is not UTF-8 text"):
         read_devices(tmp_path / "bytes.csv")
+    with pytest.raises(ValueError, match="a power limit of 9999 dBm is beyond every transmitter"):
+        network(replace(SMALL, radio=Radio(max_power_dbm=9999.0)))
     both = replace(PlanSettings(), positions="x.csv", channel=Channel(positions_m=((0.0, 0.0),)))
     with pytest.raises(ValueError, match="not from both"):
         network(both)

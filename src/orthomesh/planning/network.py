@@ -20,6 +20,8 @@ from .settings import Adapter, PlanSettings
 
 LARGEST = 20_000
 """Devices up to which a plan looks at every pair of them, 2e8."""
+LOUDEST_DBM = 150.0
+"""A million megawatts; more is a mistake in the unit."""
 REQUIRED = ("id", "x_m", "y_m")
 OPTIONAL = ("density", "max_power_dbm", "max_cost", "battery_j")
 
@@ -79,6 +81,8 @@ def network(settings: PlanSettings) -> Network:
     entries = np.rint(density * np.array(sizes)).astype(np.int64).sum(axis=1)
     c = settings.compute
     power_dbm = np.where(np.isnan(columns["max_power_dbm"]), settings.radio.max_power_dbm, columns["max_power_dbm"])
+    if (power_dbm > LOUDEST_DBM).any():
+        raise ValueError(f"a power limit of {power_dbm.max():g} dBm is beyond every transmitter; handsets have 23")
     return Network(
         names=names, xy_m=xy_m, density=density, wanted=wanted, entries=entries, sizes=sizes,
         cost=entries * (c.coefficient * c.samples / c.batch_size),
