@@ -70,8 +70,9 @@ def test_sentences_name_what_a_reader_should_know(planned: Plan) -> None:
 
 def test_the_gap_is_said_in_words(planned: Plan) -> None:
     loose = replace(planned, num_groups=6, bound=5, gap=0.2, bound_by="their sizes")
-    assert gap_in_words(loose).endswith("at least 5 (their sizes): optimality gap at most 20.0 %")
-    assert "fewest possible (proof)" in gap_in_words(replace(planned, num_groups=5, bound=5, gap=0.0, bound_by="proof"))
+    assert gap_in_words(loose).endswith("of at least 5 (by their sizes): optimality gap at most 20.0 %")
+    proven = replace(planned, num_groups=5, bound=5, gap=0.0, bound_by="exact solution")
+    assert "fewest possible (by proof)" in gap_in_words(proven)
 
 
 @given(st.lists(st.text("abc", min_size=1, max_size=6), min_size=1, max_size=30), st.integers(20, 60))

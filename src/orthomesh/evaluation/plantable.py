@@ -18,6 +18,9 @@ SHOWN = 24
 FEW = 20
 """Devices up to which every one has its line."""
 
+BOUNDS = {"size": "densities that must fit", "conflict": "devices no two of which may share", "exact solution": "proof"}
+"""What says that no plan has fewer groups, in words; what is not here goes by its name."""
+
 LIMITS = {"collision": "S_max", "reach": "reach", "power": "power", "nothing": "-"}
 """What keeps a cluster from merging with another, in a word."""
 
@@ -138,12 +141,14 @@ def sentences(plan: Plan) -> list[str]:
 
 def gap_in_words(plan: Plan) -> str:
     """How far from the fewest groups the plan can be, with what says so."""
-    groups = (
-        f"{plan.num_groups} groups, lone devices counted" if plan.num_groups > len(plan.clusters) else "this number"
-    )
+    lone = ", lone devices counted," if plan.num_groups > len(plan.clusters) else ""
+    by = BOUNDS.get(plan.bound_by, plan.bound_by)
     if plan.num_groups == plan.bound:
-        return f"{groups} is the fewest possible ({plan.bound_by})"
-    return f"{groups}, at least {plan.bound} ({plan.bound_by}): optimality gap at most {percent(plan.gap)}"
+        return f"{count(plan.num_groups, 'group')}{lone} is the fewest possible (by {by})"
+    return (
+        f"{count(plan.num_groups, 'group')}{lone} of at least {plan.bound} (by {by}): "
+        f"optimality gap at most {percent(plan.gap)}"
+    )
 
 
 def listed(words: Sequence[str], room: int) -> str:
