@@ -18,7 +18,7 @@ from orthomesh.adapters.projection import projection
 from orthomesh.experts.router import classes, discriminate
 from orthomesh.experts.sketch import sketch, task_sketch
 from orthomesh.models import answer as module
-from orthomesh.models.answer import answer, choose, prompt_means, prompt_sketches, row_by_row
+from orthomesh.models.answer import answer, answer_shared, choose, prompt_means, prompt_sketches
 from orthomesh.models.base import FAMILIES, LIKE_LLAMA, Base, load_base
 from orthomesh.models.finetune import adapters
 from orthomesh.models.inject import holding
@@ -248,40 +248,71 @@ def test_rows_that_are_hard_to_tell_are_answered_by_two(small: Base) -> None:
     verdict = choose(small, bank, rows)
     shared = verdict.weight < 1
     assert 4 < shared.sum() < 12
-    expected = []
-    for n, row in enumerate(rows):
-        parts = {int(verdict.best[n]): float(verdict.weight[n]), int(verdict.second[n]): 1 - float(verdict.weight[n])}
-        added = [update(small, experts[who], share) for who, share in parts.items()]
-        with hooked(small, lambda name, x, added=added: sum(x @ one[name].T for one in added)):  # type: ignore[misc]
-            if n % 3 == 0:  # asked without choices for what the two together say
-                rows[n] = row._replace(choices=(), target=generated(small, row.prompt)[:3])
-            expected.append(n % 3 == 0 or likeliest(small, [row])[0])
     answers, hard = answer(small, bank, rows), answer(small, replace(bank, soft=False), rows)
-    assert answers.right.tolist() == expected
     assert answers.chosen.tolist() == hard.chosen.tolist() == [20 + n for n in verdict.best.tolist()]
-    assert hard.right[~shared].tolist() == answers.right[~shared].tolist()
-    assert hard.right[shared].tolist() != answers.right[shared].tolist()
+    assert answers.right[~shared].tolist() == hard.right[~shared].tolist()
+    asked = [rows[n] for n in np.flatnonzero(shared)]
+    both = module.Verdict(*(part[shared] for part in verdict))
+    assert answers.right[shared].tolist() == answer_shared(small, bank, asked, both).tolist()
 
 
-def test_every_row_has_its_own_two_experts(small: Base) -> None:
-    rows, experts = guesses(3), tuple(expert(small, owner) for owner in range(4))
-    blank = np.zeros(3)
-    verdict = module.Verdict(
-        best=np.array([2, 0, 3]), second=np.array([1, 3, 2]), probability=blank, weight=np.array([0.6, 0.75, 1.0]),
-        strange=blank.astype(bool), distance=np.zeros((3, 4)),
-    )  # fmt: skip
-    ids = torch.tensor([[5, 6, 7], [8, 9, 30], [5, 40, 41]])
-    with torch.no_grad(), holding(small.slots, row_by_row(small, Bank(experts=experts), verdict, np.array([0, 1, 2]))):
-        found = small.model(input_ids=ids).logits
-    for n in range(len(rows)):
-        share = float(verdict.weight[n])
-        u = update(small, experts[int(verdict.best[n])], share)
-        v = update(small, experts[int(verdict.second[n])], 1 - share)
-        with torch.no_grad(), hooked(small, lambda name, x, u=u, v=v: x @ (u[name] + v[name]).T):  # type: ignore[misc]
-            expected = small.model(input_ids=ids[n : n + 1]).logits[0]
-        torch.testing.assert_close(found[n], expected, atol=1e-4, rtol=1e-4)
-    with holding(small.slots, row_by_row(small, Bank(experts=experts), verdict, np.array([1]))):
-        assert all(slot.held.A.shape[0] == 1 for slot in small.slots.values())  # type: ignore[union-attr]
+def test_two_experts_answer_by_the_sum_of_their_probabilities(small: Base) -> None:
+    rows, experts = guesses(16), tuple(expert(small, owner, size=0.3) for owner in range(3))
+    verdict = choose(small, Bank(experts=tuple(tasks(small, 3)[1]), choice="discriminant"), rows)
+    verdict = verdict._replace(weight=np.linspace(0.5, 0.6, len(rows)))
+    expected, alone = [], []
+    for n, row in enumerate(rows):
+        w, two = float(verdict.weight[n]), (experts[int(verdict.best[n])], experts[int(verdict.second[n])])
+        if n % 3 == 0:  # asked without choices for what the two together say
+            rows[n] = row._replace(choices=(), target=together(small, row.prompt, two, (w, 1 - w)))
+            alone.append(rows[n].target == together(small, row.prompt, two, (1.0, 0.0)))
+            expected.append(True)
+            continue
+        likely = [np.array([log_likelihood_by(small, one, row.prompt, c) for c in row.choices]) for one in two]
+        both = w * np.exp(likely[0]) + (1 - w) * np.exp(likely[1])
+        expected.append(row.choices[int(both.argmax())] == row.target)
+        alone.append(row.choices[int(likely[0].argmax())] == row.target)
+    assert answer_shared(small, Bank(experts=experts), rows, verdict).tolist() == expected
+    assert [n for n in range(0, 16, 3) if not alone[n]]
+    assert expected != alone
+
+
+def log_likelihood_by(base: Base, one: Expert, prompt: Sequence[int], target: Sequence[int]) -> float:
+    """Under one expert alone, past the slots."""
+    added = update(base, one, 1.0)
+    with hooked(base, lambda name, x: x @ added[name].T):
+        return log_likelihood(base, prompt, target)
+
+
+def together(base: Base, prompt: Sequence[int], two: Sequence[Expert], shares: Sequence[float]) -> tuple[int, ...]:
+    """Three tokens, each the likeliest continuation of those before under p = sum of share times p_expert."""
+    said: tuple[int, ...] = ()
+    for _ in range(3):
+        likely = np.zeros(258)
+        for one, share in zip(two, shares, strict=True):
+            added = update(base, one, 1.0)
+            with torch.no_grad(), hooked(base, lambda name, x, added=added: x @ added[name].T):  # type: ignore[misc]
+                logp = base.model(input_ids=torch.tensor([[*prompt, *said]])).logits[0].double().log_softmax(-1)
+            before = sum(float(logp[len(prompt) - 1 + n, token]) for n, token in enumerate(said))
+            likely += share * np.exp(before) * logp[-1].exp().numpy()
+        said = (*said, int(likely.argmax()))
+    return said
+
+
+def test_a_mixture_on_paper() -> None:
+    # choice 0 by one, choice 1 by the other, who is surer in absolute terms: 0.6 x 0.02 + 0.4 x 0 < 0.4 x 0.05
+    row = Row((5,), (8, 1), ((7, 1), (8, 1)), False)
+    one, other = np.log([0.02, 0.001]), np.log([1e-9, 0.05])
+    assert module._together(row, one, other, np.log([0.6, 0.4]))
+    assert not module._together(row, one, other, np.log([0.9, 0.1]))
+    # free, two tokens: after the first, which only the other finds likely, the other decides
+    free, shares = row._replace(choices=()), np.log([0.6, 0.4])
+    a, b = np.full((2, 9), 1e-6), np.full((2, 9), 1e-6)
+    a[0, 7], a[0, 8], a[1, 2] = 0.5, 0.1, 0.9
+    b[0, 8], b[1, 1] = 0.9, 0.9
+    assert module._together(free, np.log(a), np.log(b), shares)  # 0.3 < 0.06 + 0.36; then 0.06 x 0.9 < 0.36 x 0.9
+    b[0, 8] = 0.4
+    assert not module._together(free, np.log(a), np.log(b), shares)
 
 
 def test_strangers_get_the_answer_of_the_base(small: Base) -> None:
@@ -428,7 +459,7 @@ def test_order_and_batches_do_not_matter(small: Base, batch: int) -> None:
         whole = answer(small, bank, rows)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(module, "BATCH", batch)
-            patch.setattr(module, "ROW_BY_ROW", batch)
+            patch.setattr(module, "SHARED", batch)
             shuffled = answer(small, bank, [rows[n] for n in order])
         assert shuffled.right.tolist() == whole.right[order].tolist()
         assert shuffled.chosen.tolist() == whole.chosen[order].tolist()

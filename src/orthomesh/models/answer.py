@@ -19,15 +19,15 @@ from ..types import Array, Bank, Expert
 from .base import Base
 from .cache import cache_of, cached
 from .finetune import adapters
-from .inject import Adapter, holding
+from .inject import holding
 from .reading import read_prompts, reading_points, widths
 from .tokens import Row, collate, logits_before_targets
 from .whole import wearing
 
 BATCH = 64
 """Rows a forward pass reads at a time when nothing is trained."""
-ROW_BY_ROW = 16
-"""Rows at a time where each has an adapter of its own."""
+SHARED = 16
+"""Rows at a time of which all probabilities are kept, where two experts share them."""
 
 
 class Answers(NamedTuple):
@@ -74,10 +74,68 @@ def answer(base: Base, bank: Bank, rows: Sequence[Row]) -> Answers:
     right = np.zeros(len(rows), dtype=bool)
     chosen = np.full(len(rows), -1)
     for group, owners, ready in _shares(base, bank, rows):
-        with ready:
-            right[group] = _score(base, [rows[int(n)] for n in group])
+        picked = [rows[int(n)] for n in group]
+        if isinstance(ready, Verdict):
+            right[group] = answer_shared(base, bank, picked, ready)
+        else:
+            with ready:
+                right[group] = _score(base, picked)
         chosen[group] = owners
     return Answers(right, chosen)
+
+
+@torch.no_grad()
+def answer_shared(base: Base, bank: Bank, rows: Sequence[Row], verdict: Verdict) -> Array:
+    r"""Whether rows are answered rightly by two experts together, each by itself and their probabilities mixed.
+
+    .. math::  p(y \mid x) = w \, p_1(y \mid x) + (1 - w) \, p_2(y \mid x)
+
+    over whole answers: a choice counts by its likelihood under both, a free answer token by token, the weights moving
+    to who found the tokens before likelier. To add the two updates instead would blur both.
+
+    Args:
+        base: the shared frozen model.
+        bank: the experts.
+        rows: prompts with targets.
+        verdict: of these rows; w is `weight`, the experts are `best` and `second`.
+
+    Returns:
+        One truth value a row. [N]
+    """
+    sides = [_by(base, bank, rows, who) for who in (verdict.best, verdict.second)]
+    shares = np.log(np.stack([verdict.weight, 1 - verdict.weight]))
+    return np.array([_together(row, sides[0][n], sides[1][n], shares[:, n]) for n, row in enumerate(rows)], dtype=bool)
+
+
+def _by(base: Base, bank: Bank, rows: Sequence[Row], who: Array) -> dict[int, Array]:
+    """What one expert a row makes of it: log-likelihood of its choices [C], or of all tokens at its target's [T, V]."""
+    found: dict[int, Array] = {}
+    for number in np.unique(who):
+        expert = bank.experts[int(number)]
+        with worn(base, expert):
+            for group in _alike(np.flatnonzero(who == number), rows):
+                picked = [rows[int(n)] for n in group]
+                likely = choice_likelihoods(base, picked) if picked[0].choices else _token_likelihoods(base, picked)
+                found.update(zip(group.tolist(), likely, strict=True))
+    return found
+
+
+def _token_likelihoods(base: Base, rows: Sequence[Row]) -> list[Array]:
+    """Log-likelihoods of all tokens at the places of each row's target. [T, V] a row"""
+    logits = logits_before_targets(base, collate(base, [(row.prompt, row.target) for row in rows]))
+    logp = F.log_softmax(logits.float(), -1).cpu().numpy()
+    return [logp[n, -len(row.target) :] for n, row in enumerate(rows)]
+
+
+def _together(row: Row, one: Array, other: Array, shares: Array) -> bool:
+    """Whether the mixture of two answers rightly."""
+    if row.choices:
+        return row.choices[int(np.logaddexp(shares[0] + one, shares[1] + other).argmax())] == row.target
+    target = np.array(row.target)
+    places = np.arange(len(target))
+    before = [np.concatenate([[0.0], np.cumsum(side[places, target])[:-1]])[:, None] for side in (one, other)]
+    both = np.logaddexp(shares[0] + before[0] + one, shares[1] + before[1] + other)
+    return bool((both.argmax(1) == target).all())
 
 
 def choose(base: Base, bank: Bank, rows: Sequence[Row]) -> Verdict:
@@ -105,8 +163,8 @@ def _told(what: Told | None, name: str) -> Told:
 
 def _shares(
     base: Base, bank: Bank, rows: Sequence[Row]
-) -> Iterator[tuple[Array, Array | int, AbstractContextManager[None]]]:
-    """Which rows go to whom, and the model as it is for them."""
+) -> Iterator[tuple[Array, Array | int, AbstractContextManager[None] | Verdict]]:
+    """Which rows go to whom, and the model as it is for them; the verdict itself on rows that two share."""
     everything = np.arange(len(rows))
     if not bank.experts:
         yield everything, -1, nullcontext()
@@ -125,10 +183,10 @@ def _shares(
             expert = bank.experts[int(number)]
             mine = np.flatnonzero((verdict.best == number) & ~refused & ~shared)
             yield mine, expert.owner, worn(base, expert)
-        owners = np.array([e.owner for e in bank.experts])
-        for group in _alike(np.flatnonzero(shared), rows):
-            held = row_by_row(base, bank, verdict, group)
-            yield group, owners[verdict.best[group]], holding(base.slots, held)
+        if shared.any():
+            owners = np.array([e.owner for e in bank.experts])
+            both = Verdict(*(part[shared] for part in verdict))
+            yield np.flatnonzero(shared), owners[both.best], both
 
 
 def worn(base: Base, expert: Expert) -> AbstractContextManager[None]:
@@ -142,27 +200,7 @@ def _alike(picked: Array, rows: Sequence[Row]) -> Iterator[Array]:
     """Small groups of rows with as many choices each, so that they are scored in one pass and in this order."""
     for num in sorted({len(rows[int(n)].choices) for n in picked}):
         same = np.array([n for n in picked if len(rows[int(n)].choices) == num])
-        yield from (same[n : n + ROW_BY_ROW] for n in range(0, len(same), ROW_BY_ROW))
-
-
-def row_by_row(base: Base, bank: Bank, verdict: Verdict, group: Array) -> dict[str, Adapter]:
-    """An adapter of its own for every row: its two experts' ranks one after the other, weights folded into B."""
-    pairs = np.stack([verdict.best[group], verdict.second[group]], axis=1)
-    weights = np.stack([verdict.weight[group], 1 - verdict.weight[group]], axis=1)
-    used = sorted(set(pairs.ravel().tolist()))
-    single = {n: adapters(base, bank.experts[n].A, bank.experts[n].B) for n in used}
-    return {
-        name: Adapter(
-            A=torch.stack([torch.cat([single[n][name].A for n in pair]) for pair in pairs.tolist()]),
-            B=torch.stack(
-                [
-                    torch.cat([w * single[n][name].B for n, w in zip(pair, share, strict=True)], dim=1)
-                    for pair, share in zip(pairs.tolist(), weights.tolist(), strict=True)
-                ]
-            ),
-        )
-        for name in base.slots
-    }
+        yield from (same[n : n + SHARED] for n in range(0, len(same), SHARED))
 
 
 def mixtures(base: Base, bank: Bank) -> dict[str, Mixture]:
