@@ -190,6 +190,7 @@ def test_a_name_the_hub_does_not_give_is_refused() -> None:
 
 def test_layers_that_are_not_there_are_refused(spoilt: Path, save_model: SaveModel) -> None:
     refuses(spoilt, r"no linear layer w_proj; it has .*q_proj", layers=("q_proj", "w_proj"))
+    refuses(spoilt, r"model\.layers: q_proj named more than once", layers=("q_proj", "k_proj", "q_proj"))
     refuses(save_model("mpt"), r"linear layers of family 'mpt' are not known by default; .*Wqkv")
 
 

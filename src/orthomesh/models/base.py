@@ -184,6 +184,9 @@ def _targets(model: Any, settings: ModelSettings) -> tuple[str, ...]:
             f"model.layers: the linear layers of family {family!r} are not known by default; "
             f"name those to adapt, the model has {', '.join(kinds) or 'none'}"
         )
+    twice = sorted({n for n in wanted if wanted.count(n) > 1})
+    if twice:
+        raise ValueError(f"model.layers: {', '.join(twice)} named more than once; a layer has one adapter")
     lacking = sorted(set(wanted) - set(kinds))
     if lacking:
         raise ValueError(
