@@ -30,7 +30,7 @@ def plan(
         str | None,
         typer.Option(help="CSV file of devices: id, x_m, y_m[, density, max_power_dbm, max_cost, battery_j]."),
     ] = None,
-    solver: Annotated[str | None, typer.Option(help="agnes (the paper's), best-fit, local-search or exact.")] = None,
+    solver: Annotated[str | None, typer.Option(help="local-search, best-fit, exact or agnes (the paper's).")] = None,
     seed: Annotated[int | None, typer.Option(help="Every random draw is keyed by it.")] = None,
     out: Annotated[Path | None, typer.Option(help="Directory to write to; default: plans/NAME-DATE.")] = None,
     sweep: Annotated[

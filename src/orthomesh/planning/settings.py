@@ -79,9 +79,9 @@ class Rules:
     """Power kept back on every link for fades, dB. Under Rayleigh fading 10 dB loses one transfer in ten, 20 dB
     one in a hundred; the paper knows the fade and has 0."""
 
-    solver: Solver = "agnes"
-    """R10: how clusters are found. `agnes` is the paper's, `best-fit` packs the densest first, `local-search`
-    improves on agnes, `exact` is the optimum and for few devices."""
+    solver: Solver = "local-search"
+    """R10: how clusters are found. `local-search` improves on both `agnes`, the paper's, and `best-fit`, which packs
+    the densest first; `exact` is the optimum and for few devices."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
