@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
 
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # before torch: idle threads must not spin
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy
@@ -20,6 +23,7 @@ import torch
 
 from orthomesh.methods.setup import Setup
 from orthomesh.models.settings import ModelSettings, TrainSettings
+from orthomesh.preparing import Wishes, prepare
 from orthomesh.tasks.settings import TaskSettings
 from orthomesh.wireless.link import Radio
 
@@ -40,3 +44,36 @@ def tiny_setup() -> Setup:
         tasks=TaskSettings(train_examples=20, test_examples=10),
         radio=Radio(),
     )
+
+
+@pytest.fixture(scope="session")
+def free_ports() -> Callable[[int], list[int]]:
+    """Finds ports of loopback that nobody listens on just now."""
+    return _free_ports
+
+
+def _free_ports(count: int) -> list[int]:
+    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [one.getsockname()[1] for one in held]
+    for one in held:
+        one.close()
+    return ports
+
+
+@pytest.fixture
+def peer_files(tmp_path: Path) -> Callable[..., list[Path]]:
+    """Makes the files of peers `a`, `b`, ... on loopback that learn next to nothing in next to no time."""
+
+    def make(
+        count: int, *overrides: str, encrypted: bool = True, place: str = "peers", air: str = "simulated"
+    ) -> list[Path]:
+        names = "abcdefgh"[:count]
+        quick = ("rounds=3", "train.steps=4", "train.batch_size=4", "tasks.train_examples=20", "tasks.test_examples=3")
+        devices = [f"{name}=127.0.0.1:{port}" for name, port in zip(names, _free_ports(count), strict=True)]
+        wishes = Wishes(
+            preset="smoke", overrides=(*quick, *overrides), run="test", air=air, encrypted=encrypted
+        )  # fmt: skip
+        list(prepare(tmp_path / place, devices, wishes))
+        return [tmp_path / place / name / "node.yaml" for name in names]
+
+    return make

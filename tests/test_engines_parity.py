@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 
-from orthomesh.checkpoint import digest
+from orthomesh import experiment, peering
+from orthomesh.checkpoint import digest, load_devices
+from orthomesh.engines.deadlines import Patience
 from orthomesh.engines.inprocess import InProcess, worker_pool
 from orthomesh.methods import METHODS
 from orthomesh.methods.setup import Setup
 from orthomesh.methods.sparse_orthogonal import SparseOrthogonal, paper_reading
+from orthomesh.node import book, read_node
 from orthomesh.round import run_round
 from orthomesh.types import Cost, DeviceState, Engine, Envelope, Facts, Message, Method, Phase, Round, Spend
 from orthomesh.wireless.air import SimulatedAir
@@ -134,3 +139,43 @@ def test_all_engines_agree(
     assert lone_spent == dict(cost.by_device)
     assert seen == phases  # what was compared is not nothing
     assert any(s.lost for s in cost.by_device.values()) == losses
+
+
+def test_peers_on_encrypted_sockets_end_like_one_process(peer_files: Callable[..., list[Path]], tmp_path: Path) -> None:
+    files = peer_files(3, "methods.local=null", "methods.paper=null", "channel.radius_m=600")
+    compute = threading.Lock()  # one base model in this process, one who uses it
+
+    patience = Patience(meet_s=60, first_s=60, least_s=60)
+    nodes = [read_node(file) for file in files]
+    started = [
+        peering.start(replace(node, patience=patience), x, book(node, file)[0], file.parent / "run", lock=compute)
+        for file, (node, x) in zip(files, nodes, strict=True)
+    ]
+
+    def live(n: int) -> list[str]:
+        (peer, status), directory = started[n], files[n].parent / "run"
+        try:
+            events = list(peering.live(nodes[n][1], peer, status, directory, "simulated"))
+            (directory / "traffic.json").write_text(json.dumps(peering.traffic(peer)))
+        finally:
+            peer.close()
+        return [event for event in events if isinstance(event, str)]
+
+    with ThreadPoolExecutor(3) as threads:
+        said = list(threads.map(live, range(3)))
+    assert said == [[], [], []]
+    _, x = read_node(files[0])
+    list(experiment.run(x, tmp_path / "alone"))
+    alone = experiment.Journal(tmp_path / "alone")
+    for label in x.methods:
+        whole, _ = load_devices(experiment.checkpoint_path(tmp_path / "alone", label))
+        parts = [load_devices(experiment.checkpoint_path(f.parent / "run", label))[0] for f in files]
+        assert digest({k: d for part in parts for k, d in part.items()}) == digest(whole), label
+        for n, record in enumerate(alone.rounds(label)):
+            own = [experiment.Journal(f.parent / "run").rounds(label)[n] for f in files]
+            assert [r["devices"] for r in own] == [[row] for row in record["devices"]]
+            assert sorted(map(str, (link for r in own for link in r["links"]))) == sorted(map(str, record["links"]))
+    counted = [json.loads((f.parent / "run" / "traffic.json").read_text()) for f in files]
+    sent = counted[0]["b"]
+    assert sent["predicted_sent"] < sent["framed_sent"] < sent["kernel_sent"]
+    assert sent["kernel_sent"] == pytest.approx(counted[1]["a"]["kernel_received"], abs=2000)  # one was counted later

@@ -17,9 +17,12 @@ import yaml
 from rich.console import Console
 
 from . import __version__
+from .commands.init_peers import init_peers
 from .commands.keys import keys
+from .commands.peer import peer
 from .commands.plan import plan
 from .commands.speech import sentences
+from .commands.status import status
 
 if TYPE_CHECKING:
     from .experiment import Experiment
@@ -155,12 +158,19 @@ def settings(preset: Annotated[str, typer.Argument(help="Whose values to show.")
 
 
 @app.command()
-def report(directory: Annotated[Path, typer.Argument(help="Directory of a finished run.")]) -> None:
-    """Write report.html of a finished run again."""
+def report(
+    directories: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Of a finished run, or of its peers.")],
+    out: Annotated[Path, typer.Option(help="Where the directories of several peers are joined.")] = Path("joined"),
+) -> None:
+    """Write report.html of a finished run again; of several peers' directories, join them and write one of all."""
     from .evaluation.report import write_report
 
     with sentences():
-        print(write_report(directory))
+        if len(directories) > 1:
+            from .joining import join
+
+            print(f"final state: sha256 {join(directories, out)['final_sha256']}")
+        print(write_report(out if len(directories) > 1 else directories[0]))
 
 
 @app.command()
@@ -260,6 +270,9 @@ def version() -> None:
 
 
 app.command()(keys)
+app.command("init-peers")(init_peers)
+app.command()(peer)
+app.command()(status)
 
 
 def main() -> None:

@@ -144,7 +144,7 @@ def run(x: Experiment, directory: Path) -> Iterator[Progress]:
     try:
         if not journal.has(BASE, 0):
             nobody = {0: DeviceState(id=0, own={})}
-            journal.write_exam(BASE, 0, examine(nobody, no_bank, _exam(x, setup, final=True), engine, x.workers))
+            journal.write_exam(BASE, 0, examine(nobody, no_bank, exam_of(x, setup, final=True), engine, x.workers))
         yield Progress(label=BASE, round=0, share=1 / parts, accuracy=journal.accuracy(BASE, 0), final=True)
         for number, (label, method) in enumerate(x.methods.items()):
             before = (1 + number * (x.rounds + 2)) / parts
@@ -169,7 +169,7 @@ def checkpoint_path(directory: Path, label: str) -> Path:
     return directory / "state" / f"{label}.safetensors"
 
 
-def _oracle_of(x: Experiment) -> str | None:
+def oracle_of(x: Experiment) -> str | None:
     """The method whose experts the oracle asks: the first that keeps experts apart."""
     return next((label for label, m in x.methods.items() if isinstance(m, SparseOrthogonal)), None)
 
@@ -199,15 +199,15 @@ def _run_method(
         due = x.evaluate.every and (index + 1) % x.evaluate.every == 0 and index + 1 < x.rounds
         accuracy = None
         if due:
-            exam = _exam(x, setup, final=False)
+            exam = exam_of(x, setup, final=False)
             journal.write_exam(label, index + 1, _examined(x, settings_, devices, method, exam, engine))
             accuracy = journal.accuracy(label, index + 1)
         save_devices(path, devices, index + 1)
         yield Progress(label=label, round=index + 1, share=0, info=info, accuracy=accuracy)
-    exam = _exam(x, setup, final=True)
+    exam = exam_of(x, setup, final=True)
     if not journal.has(label, x.rounds):
         journal.write_exam(label, x.rounds, _examined(x, settings_, devices, method, exam, engine, final=True))
-    if isinstance(settings_, SparseOrthogonal) and label == _oracle_of(x) and not journal.has(ORACLE, 0):
+    if isinstance(settings_, SparseOrthogonal) and label == oracle_of(x) and not journal.has(ORACLE, 0):
         apart = partial(unjoined, c=settings_, setup=setup)  # what was trained, whatever joining made of it
         journal.write_exam(ORACLE, 0, examine_oracle(devices, apart, exam, engine))
     yield Progress(label=label, round=x.rounds, share=0, accuracy=journal.accuracy(label, x.rounds), final=True)
@@ -229,7 +229,8 @@ def _examined(
     return examine(asked, method.bank, exam, engine, x.workers)
 
 
-def _exam(x: Experiment, setup: Setup, *, final: bool) -> Exam:
+def exam_of(x: Experiment, setup: Setup, *, final: bool) -> Exam:
+    """What devices are asked: on the way a few prompts of every task, in the end all."""
     tasks = tuple(dict.fromkeys(setup.assignment))
     owners = tuple((t, tuple(k for k, mine in enumerate(setup.assignment) if mine == t)) for t in tasks)
     limit = x.tasks.test_examples if final else min(x.evaluate.prompts, x.tasks.test_examples)
@@ -263,7 +264,7 @@ def check(x: Experiment) -> list[str]:
         cut = sum(row.cut for row in device_rows(setup, k))
         if cut:
             notes.append(f"{cut} training prompts of {task} (device {k}) exceed the context; their beginnings are cut")
-    exam = _exam(x, setup, final=True)
+    exam = exam_of(x, setup, final=True)
     for task, _ in exam.owners:
         rows = test_rows(exam, task)
         if cut := sum(row.cut for row in rows):
@@ -292,7 +293,7 @@ def finish(x: Experiment, directory: Path, notes: Sequence[str], wall_s: float) 
     states = {label: load_devices(checkpoint_path(directory, label))[0] for label in x.methods}
     rows = [row(journal, BASE, BASE, None)]
     rows += [row(journal, label, m.kind, states[label]) for label, m in x.methods.items()]
-    if journal.has(ORACLE, 0):
+    if journal.has(ORACLE, 0) and journal.accuracy(ORACLE, 0).keys() >= rows[0]["accuracy"].keys():  # not a lone peer's
         rows.append(row(journal, ORACLE, ORACLE, None))
     for made in rows:
         if made["collision"]:
@@ -307,7 +308,7 @@ def finish(x: Experiment, directory: Path, notes: Sequence[str], wall_s: float) 
         "devices": [
             {"id": k, "task": task, "x_m": places[k][0], "y_m": places[k][1]} for k, task in enumerate(setup.assignment)
         ],
-        "tasks": list(dict.fromkeys(setup.assignment)),
+        "tasks": [task for task in dict.fromkeys(setup.assignment) if all(task in r["accuracy"] for r in rows)],
         "model": {"name": x.model.source, "parameters": base.num_parameters, "layers": len(base.slots)},
         "radio": {
             "bandwidth_hz": x.radio.bandwidth_hz,

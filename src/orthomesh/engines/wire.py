@@ -55,6 +55,7 @@ class Refusal(IntEnum):
     REPLAYED = 6  # a second one with other content, or of an earlier life
     DIFFERENT = 7  # settings, base model or version differ
     TAKEN = 8  # somebody of this name is here
+    STRANGER = 9  # has not greeted since the receiver was started
 
 
 class Refused(ValueError):

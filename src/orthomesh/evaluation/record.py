@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ..checkpoint import write_whole
 from ..types import COLUMNS, DeviceState, RoundInfo, Spend
@@ -59,6 +59,10 @@ class Journal:
             "wall_s": seconds,
         }
         write_whole(self._path(label, "round", info.index + 1), json.dumps(record).encode())
+
+    def put(self, label: str, kind: Literal["round", "exam"], number: int, record: Mapping[str, Any]) -> None:
+        """Put a record as it is, e.g. one joined from those of several peers."""
+        write_whole(self._path(label, kind, number), json.dumps(record).encode())
 
     def rounds(self, label: str) -> list[dict[str, Any]]:
         """Round records of a method, in order."""

@@ -54,6 +54,8 @@ def _collision(devices: Mapping[int, DeviceState], clusters: Sequence[Sequence[i
     """Collision rate of every layer, expected of independent masks (19) and as the masks are; mean over devices."""
     if not clusters or not all("mask" in d.own for d in devices.values()):
         return None
+    if any(k not in devices for members in clusters for k in members):
+        return None  # a peer's own directory knows no masks but its own
     expected, found = [], []
     for members in clusters:
         own = [devices[k].own for k in members]

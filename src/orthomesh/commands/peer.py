@@ -1,0 +1,54 @@
+"""`orthomesh peer`: one device of a run without a server."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from .speech import sentences
+
+
+def peer(
+    file: Annotated[Path, typer.Argument(metavar="NODE.yaml", help="Of this device, from `orthomesh init-peers`.")],
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the result.")] = False,
+) -> None:
+    """Take part in a run as one device: meet the others, train, exchange; ends with the experts of all.
+
+    Started again after whatever ended it, it goes on from its last finished round.
+    """
+    from .. import peering
+    from ..experiment import finish
+    from ..node import book, read_node
+    from ..presets import plain
+    from ..show import line, words
+    from ..watching import served
+
+    console, begun = Console(highlight=False), time.monotonic()
+    with sentences():
+        node, x = read_node(file)
+        directory = file.parent / node.out
+        contacts, notes = book(node, file)
+        notes += peering.check_device(x, contacts.me)
+        engine, status = peering.start(node, x, contacts, directory)
+        try:
+            peering.begin_directory(directory, plain(x))
+            for note in notes if not quiet else ():
+                console.print(f"note: {note}", markup=False, soft_wrap=True)
+            with served(node.page, lambda: peering.told(status, engine)):
+                for event in peering.live(x, engine, status, directory, node.air):
+                    said = f"note: {event}" if isinstance(event, str) else line(event, x.rounds)
+                    if isinstance(event, str):
+                        notes.append(event)
+                    if not quiet:
+                        console.print(f"[{time.monotonic() - begun:7.1f} s] {said}", markup=False, soft_wrap=True)
+            (directory / "traffic.json").write_text(json.dumps(peering.traffic(engine), indent=1), encoding="utf-8")
+        finally:
+            engine.close()
+        summary = finish(x, directory, notes, time.monotonic() - begun)
+        console.print(f"{node.name}: final state sha256 {summary['final_sha256']}", soft_wrap=True)
+        console.print(f"took {words(summary['wall_s'])}, report: {directory / 'report.html'}", soft_wrap=True)

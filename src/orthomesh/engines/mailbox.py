@@ -1,0 +1,243 @@
+"""What has arrived at a device, and what was refused: the rules of the wire without the wire.
+
+A letter is taken if it is of this run, from whom the connection says, of the life its sender greeted with, and of a
+round that is not over. A second copy is acknowledged again, a second one with other content is not taken. What is
+held is bounded for every sender, so nobody can fill the memory of another.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+from ..exchange.payload import decode
+from .wire import HEAD_BYTES, MAX_BODY, Kind, Letter, Refusal, Refused, Stage, unpack, unpack_facts
+
+SWELL = 8
+"""Times its own limit that a body may take in memory once its arrays are read."""
+HELD = 4
+"""Bodies of the greatest length that one sender may have waiting here."""
+MAX_HELLO = 1 << 12
+MAX_REPLY = 1 << 20
+_REPLY = struct.Struct("<BBI")
+TAKEN = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """What all devices of a run agree on. run: its name. config, base: digests. version: of the code."""
+
+    run: str
+    config: str
+    base: str
+    version: str
+
+
+class Slot(NamedTuple):
+    """A place for one body. Facts have none of the phases."""
+
+    facts: bool
+    stage: Stage
+    phase: int
+    src: int
+
+
+class Answer(NamedTuple):
+    """What became of a message at the other end. code: TAKEN or a `Refusal`. more: why, for a refused hello."""
+
+    code: int
+    stage: Stage
+    more: bytes
+
+
+def read_answer(data: bytes | None) -> Answer | None:
+    """An acknowledgement from bytes; none where there is none, or it is not one."""
+    if data is None or not _REPLY.size <= len(data) <= MAX_REPLY:
+        return None
+    code, method, round_ = _REPLY.unpack_from(data)
+    return Answer(code, Stage(method, round_), data[_REPLY.size :])
+
+
+class Mailbox:
+    """Letters of one device by place, whoever has greeted it, and what was refused."""
+
+    def __init__(self, me: int, num_devices: int, run: bytes, terms: Terms, story: bytes, max_body: int) -> None:
+        self.me, self.num_devices, self.run, self.terms = me, num_devices, run, terms
+        self._story, self.max_body = story, min(max_body, MAX_BODY)
+        self.stirred = threading.Condition()
+        self.stage = Stage(0, 0)
+        self.lives: dict[int, int] = {}
+        self.zids: dict[int, str] = {}
+        self.furthest: dict[int, Stage] = {}
+        self.refused: Counter[tuple[int, str]] = Counter()
+        self._notes: list[str] = []
+        self._held: dict[Slot, tuple[bytes | None, float]] = {}
+        self._connected: Callable[[], Mapping[int, Collection[int]]] = dict
+        self._greet_back: Callable[[int], object] = lambda src: None
+
+    def watch(
+        self, connected: Callable[[], Mapping[int, Collection[int]]], greet_back: Callable[[int], object]
+    ) -> None:
+        """Say how the lives that are connected can be known, and what to do when a device begins a new life."""
+        self._connected, self._greet_back = connected, greet_back
+
+    def stir(self) -> None:
+        """Wake whoever waits: somebody came or went."""
+        with self.stirred:
+            self.stirred.notify_all()
+
+    def receive(self, src: int, data: bytes) -> bytes:
+        """Take a message or refuse it; returns the answer."""
+        with self.stirred:
+            code, more = TAKEN, b""
+            try:
+                self._take(src, unpack(data, self.max_body))
+            except Refused as refused:
+                code = self._refuse(src, refused)
+                more = self._story if refused.why is Refusal.DIFFERENT else b""
+            self.stirred.notify_all()
+            return _REPLY.pack(code, *self.stage) + more
+
+    def _refuse(self, src: int, refused: Refused) -> int:
+        """Count it; the first of a kind from a device is told."""
+        place = (src, refused.why.name.lower())
+        self.refused[place] += 1
+        if self.refused[place] == 1 and refused.why is not Refusal.STRANGER:
+            self._notes.append(f"refused a message of device {src}: {refused}")
+        return int(refused.why)
+
+    def _take(self, src: int, letter: Letter) -> None:
+        if (letter.src, letter.dst) != (src, self.me):
+            said = f"it says from {letter.src} to {letter.dst}, but came over the connection of {src} to {self.me}"
+            raise Refused(Refusal.OTHER_DEVICE, said)
+        if letter.kind is Kind.HELLO:
+            return self._greeted(src, letter)
+        if letter.run != self.run:
+            raise Refused(Refusal.OTHER_RUN, "it belongs to another run")
+        if src not in self.lives:
+            raise Refused(Refusal.STRANGER, "it has not said who it is since this device was started")
+        if letter.life != self.lives[src]:
+            raise Refused(Refusal.REPLAYED, "it was sent in another life of that device")
+        self.furthest[src] = max(letter.stage, self.furthest.get(src, letter.stage))
+        if letter.stage < self.stage:
+            raise Refused(Refusal.STALE, f"it is of round {letter.stage.round + 1}, which is over here")
+        self._put(src, letter)
+
+    def _put(self, src: int, letter: Letter) -> None:
+        slot = Slot(letter.kind is Kind.FACTS, letter.stage, letter.phase, src)
+        body = None if letter.kind is Kind.NOTHING else letter.body
+        if slot in self._held:
+            if self._held[slot][0] == body:
+                return  # sent again because the acknowledgement was lost
+            raise Refused(Refusal.REPLAYED, "another one with the same place was there before")
+        self._check(src, letter)
+        for old in sorted({s.stage for s in self._held if s.src == src and s.stage > self.stage})[:-1]:
+            self._drop(lambda s, old=old: s.src == src and s.stage == old)  # type: ignore[misc]
+        waiting = [b for s, (b, _) in self._held.items() if s.src == src]
+        size = sum(len(b or b"") + HEAD_BYTES for b in waiting) + len(letter.body)
+        if size > HELD * self.max_body or len(waiting) > 4096:
+            raise Refused(Refusal.OVERSIZED, f"{size} bytes of one device would be waiting here")
+        self._held[slot] = body, time.monotonic()
+
+    def _check(self, src: int, letter: Letter) -> None:
+        """That a body can be read, within memory."""
+        if letter.kind is Kind.FACTS:
+            unpack_facts(letter.body, src, SWELL * self.max_body)
+        elif letter.kind is Kind.PARCEL:
+            try:
+                decode(letter.body, SWELL * self.max_body)
+            except ValueError as error:
+                raise Refused(Refusal.MALFORMED, str(error)) from None
+        elif letter.body:
+            raise Refused(Refusal.MALFORMED, f"a message of kind {letter.kind.name} has no body")
+
+    def _greeted(self, src: int, letter: Letter) -> None:
+        """A device says who it is: it takes part if it runs the same."""
+        told = _read_hello(letter.body)
+        differs = [name for name, mine in asdict(self.terms).items() if told[name] != mine]
+        if differs:
+            name = differs[0]
+            here, there = getattr(self.terms, name)[:16], told[name][:16]
+            words = {"run": "another run", "config": "other settings", "base": "another base model"}
+            what = words.get(name, "another version of the code")
+            raise Refused(Refusal.DIFFERENT, f"it has {what}: {there} there, {here} here")
+        known = self.lives.get(src)
+        if known is not None and letter.life != known:
+            if known in self._connected().get(src, ()):
+                raise Refused(Refusal.TAKEN, "a device of this name is connected already")
+            if letter.life < known:
+                raise Refused(Refusal.REPLAYED, "it was sent in an earlier life of that device")
+            self._drop(lambda s: s.src == src)
+            self._notes.append(f"device {src} is back")
+        self.lives[src], self.zids[src], self.furthest[src] = letter.life, told["zid"], letter.stage
+        if letter.life != known:
+            self._greet_back(src)
+
+    def _drop(self, which: Callable[[Slot], bool]) -> None:
+        for slot in [s for s in self._held if which(s)]:
+            del self._held[slot]
+
+    def enter(self, stage: Stage) -> None:
+        """Begin a round; what came for earlier ones is forgotten."""
+        with self.stirred:
+            self.stage = stage
+            self._drop(lambda s: s.stage < stage)
+
+    def collect(self, wanted: Mapping[Slot, float], gone_s: float) -> dict[Slot, tuple[bytes | None, float]]:
+        """Wait for letters.
+
+        Args:
+            wanted: places, each with how long to wait for it, seconds from now.
+            gone_s: how long to wait for a device that is not connected, seconds.
+
+        Returns:
+            What came, by place, with the seconds it took; a place is absent where nothing came, its body is None where
+            the sender said that nothing comes.
+        """
+        start = time.monotonic()
+        away: dict[int, float] = {}
+        with self.stirred:
+            while True:
+                now = time.monotonic()
+                connected = self._connected()
+                for src in {slot.src for slot in wanted}:
+                    here = self.lives.get(src) in connected.get(src, ())
+                    away[src] = math.inf if here else min(now, away.get(src, now))
+                left = [
+                    min(start + limit_s, away[slot.src] + gone_s) - now
+                    for slot, limit_s in wanted.items()
+                    if slot not in self._held and self.furthest.get(slot.src, slot.stage) <= slot.stage
+                ]
+                if not left or max(left) <= 0:
+                    came = {slot: self._held[slot] for slot in wanted if slot in self._held}
+                    return {slot: (body, max(0.0, at - start)) for slot, (body, at) in came.items()}
+                self.stirred.wait(min(max(0.01, max(left)), 1.0))
+
+    def news(self) -> list[str]:
+        """What has happened since this was last asked, in sentences."""
+        with self.stirred:
+            told, self._notes = self._notes, []
+            return told
+
+
+def hello(terms: Terms, zid: str) -> bytes:
+    """The body of a greeting."""
+    return json.dumps({**asdict(terms), "zid": zid}).encode()
+
+
+def _read_hello(body: bytes) -> dict[str, str]:
+    try:
+        told: Any = json.loads(body[:MAX_HELLO]) if len(body) <= MAX_HELLO else None
+    except (ValueError, RecursionError):
+        told = None
+    names = ("run", "config", "base", "version", "zid")
+    if not isinstance(told, dict) or not all(isinstance(told.get(name), str) for name in names):
+        raise Refused(Refusal.MALFORMED, "a greeting that cannot be read")
+    return {name: told[name] for name in names}

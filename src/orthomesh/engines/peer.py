@@ -1,0 +1,247 @@
+"""The peer engine: hosts one device and talks to the others over encrypted sockets; nobody coordinates.
+
+Facts go to every neighbour, messages along the plan's edges, each until it is acknowledged or its deadline has passed.
+Where an edge carries nothing, because nothing was sent or the simulated air took it, the receiver is told, so that a
+wait ends with the last word of the others and not with a clock. A device that is gone, or late, counts as silent.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from ..types import Edge, Envelope, Facts, Message, Phase, Round
+from .deadlines import Pace, Patience
+from .links import Book, Links
+from .mailbox import SWELL, TAKEN, Mailbox, Slot, Terms, hello, read_answer
+from .wire import HEAD_BYTES, Kind, Letter, Refusal, Stage, pack, pack_facts, unpack_facts
+
+Y = TypeVar("Y")
+RETRY_S = 0.1
+"""Between two attempts to reach a device; doubles up to a second."""
+
+
+@dataclass
+class Traffic:
+    """Bytes to one device: as a simulator would count them, and with our heads."""
+
+    predicted: int = 0
+    framed: int = 0
+
+
+@dataclass
+class Peer:
+    """An engine for one device. stage and phase follow the run loop and the round; missing: who was silent in it.
+
+    lock: held while computing, for tests that host several peers in one process.
+    """
+
+    book: Book
+    life: int
+    terms: Terms
+    run: bytes
+    story: bytes
+    patience: Patience = field(default_factory=Patience)
+    tell: Callable[[], bytes] = bytes
+    lock: Any = field(default_factory=threading.Lock)
+    traffic: dict[int, Traffic] = field(default_factory=dict)
+    missing: set[int] = field(default_factory=set)
+    _phase: int = 0
+    _bits: dict[int, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        num, me = len(self.book.names), self.book.me
+        self.pace = Pace(self.patience)
+        self.box = Mailbox(me, num, self.run, self.terms, self.story, self.book.max_body)
+        self.links = Links(self.book, self.life, self.box.receive, lambda: self.tell(), self.box.stir)
+        self._couriers = ThreadPoolExecutor(max_workers=max(1, min(32, num - 1)), thread_name_prefix="courier")
+        self.box.watch(self.links.alive, lambda src: self._couriers.submit(self._greet, src))
+        self._idle_since = time.monotonic()
+
+    @property
+    def hosted(self) -> tuple[int, ...]:
+        """The one device."""
+        return (self.book.me,)
+
+    @property
+    def met(self) -> tuple[int, ...]:
+        """Devices that have greeted this one and run the same, ascending."""
+        return tuple(sorted(self.box.lives))
+
+    def map(self, fn: Callable[..., Y], items: Mapping[int, Any], *args: Any) -> dict[int, Y]:
+        """Apply `fn(item, *args)` to each item here, in order of id."""
+        with self.lock:
+            return {k: fn(items[k], *args) for k in sorted(items)}
+
+    def begin(self, stage: Stage) -> None:
+        """A round begins: letters of earlier ones are of no use any more."""
+        self.box.enter(stage)
+        self.missing = set()
+
+    def meet(self) -> dict[int, str]:
+        """Greet every neighbour until all have answered or patience is over.
+
+        Returns:
+            What keeps a neighbour away, by id: it was not reached, or it refuses, with the reason.
+
+        Raises:
+            ValueError: all neighbours that answered refuse this device, and none is left to wait for.
+        """
+        end = time.monotonic() + self.patience.meet_s
+        others = [k for k in range(len(self.book.names)) if k != self.book.me]
+        wrong = dict.fromkeys(others, "does not answer")
+        while time.monotonic() < end:
+            for k, future in [(k, self._couriers.submit(self._greet, k)) for k in others if wrong.get(k) is not None]:
+                wrong[k] = future.result()
+            wrong = {k: said for k, said in wrong.items() if said or k not in self.box.lives}
+            firm = [said for said in wrong.values() if said and said.startswith("refuses")]
+            if not wrong or len(firm) == len(others):
+                break
+            with self.box.stirred:
+                self.box.stirred.wait(0.25)
+        for k in set(wrong) - self.box.lives.keys():
+            wrong[k] = wrong[k] or "has not greeted back"
+        if others and len([w for w in wrong.values() if w.startswith("refuses")]) == len(others):
+            raise ValueError("; ".join(f"{self.book.names[k]} {said}" for k, said in wrong.items()))
+        return {k: said for k, said in wrong.items() if said}
+
+    def _greet(self, dst: int) -> str:
+        """Say hello to one device; what is wrong, in words, or nothing."""
+        letter = self._letter(Kind.HELLO, dst, self.box.stage, 0, hello(self.terms, self.links.zid))
+        answer = read_answer(self.links.push(dst, pack(letter), 5.0))
+        if answer is None:
+            return "does not answer"
+        if answer.code == TAKEN:
+            self.box.furthest[dst] = max(answer.stage, self.box.furthest.get(dst, answer.stage))
+            if dst in self.box.zids:
+                self.links.knows(self.box.zids[dst], dst)
+            return ""
+        if answer.code == Refusal.DIFFERENT:
+            return f"refuses this device: {difference(self.story, answer.more)}"
+        if answer.code == Refusal.TAKEN:
+            return f"says that a {self.book.names[self.book.me]} is connected already"
+        return f"does not take the greeting: {Refusal(answer.code).name.lower()}"
+
+    def share(self, facts: Mapping[int, Facts], t: Round) -> dict[int, Facts]:
+        """Tell own facts to whoever was met, and gather theirs; without those of devices that stay silent."""
+        me, stage, now = self.book.me, self.box.stage, time.monotonic()
+        own_s, others = now - self._idle_since, [k for k in self.met if k != me]
+        body, self._phase = pack_facts(facts[me]), 0
+        size = sum(facts[me].columns.values())
+        sent = [self._send(k, Kind.FACTS, body, size, self.pace.facts_s(k, own_s)) for k in others]
+        wanted = {Slot(True, stage, 0, k): self.pace.facts_s(k, own_s) for k in others}
+        came = self._wait(wanted, sent)
+        for k in others:
+            if Slot(True, stage, 0, k) in came:
+                self.pace.saw_wait(k, came[Slot(True, stage, 0, k)][1])
+        self._idle_since = time.monotonic()
+        read = {s.src: unpack_facts(b or b"", s.src, SWELL * self.book.max_body) for s, (b, _) in came.items()}
+        everybody = {**read, me: facts[me]}
+        self._bits = {k: f.payload_bits for k, f in everybody.items()}
+        self.missing |= set(others) - everybody.keys()
+        return {k: everybody[k] for k in sorted(everybody)}
+
+    def exchange(self, outbox: Sequence[Message], phase: Phase, t: Round) -> dict[int, list[Envelope]]:
+        """Send what there is over own edges and take in one envelope per incoming edge, in order of sender."""
+        me, stage, place = self.book.me, self.box.stage, self._phase
+        payload = {(m.src, dst): m.payload for m in outbox for dst in m.dsts}
+        met, sent = set(self.met), []
+        for edge in phase.edges:
+            if edge.src == me and edge.dst in met:
+                body = payload.get((me, edge.dst))
+                kind = Kind.NOTHING if body is None else Kind.PARCEL
+                limit_s = self.pace.transfer_s(edge.dst, len(body or b""))
+                sent.append(self._send(edge.dst, kind, body or b"", len(body or b""), limit_s, place))
+        mine = sorted((e for e in phase.edges if e.dst == me), key=lambda e: e.src)
+        wanted = {Slot(False, stage, place, e.src): self._limit_s(e) for e in mine if e.src in met}
+        came = self._wait(wanted, sent)
+        self._phase += 1
+        self.missing |= {s.src for s in wanted.keys() - came.keys()}
+        got = {slot.src: body for slot, (body, _) in came.items()}
+        return {me: [Envelope(e, got.get(e.src)) for e in mine]}
+
+    def _limit_s(self, edge: Edge) -> float:
+        """How long an edge's message may take, by what its parts are said to hold."""
+        bits = sum(self._bits.get(k, 0) for k in (edge.carries or (edge.src,)))
+        return self.pace.transfer_s(edge.src, bits / 8)
+
+    def _wait(
+        self, wanted: Mapping[Slot, float], sent: Sequence[Future[None]]
+    ) -> dict[Slot, tuple[bytes | None, float]]:
+        """Letters by place with the seconds they took, once all that is sent has been acknowledged or given up."""
+        came = self.box.collect(wanted, self.patience.gone_s)
+        for future in sent:
+            future.result()  # bounded by its own deadline
+        return came
+
+    def _send(self, dst: int, kind: Kind, body: bytes, predicted: int, limit_s: float, phase: int = 0) -> Future[None]:
+        letter = self._letter(kind, dst, self.box.stage, phase, body)
+        count = self.traffic.setdefault(dst, Traffic())
+        count.predicted += predicted
+        count.framed += HEAD_BYTES + len(body)
+        return self._couriers.submit(self._deliver, letter, limit_s)
+
+    def _deliver(self, letter: Letter, limit_s: float) -> None:
+        """Push a letter until it is acknowledged, refused, its receiver is gone or the deadline has passed."""
+        dst, data, pause_s = letter.dst, pack(letter), RETRY_S
+        start = here = time.monotonic()
+        while (now := time.monotonic()) < start + limit_s:
+            answer = read_answer(self.links.push(dst, data, start + limit_s - now))
+            if answer is not None:
+                self.box.furthest[dst] = max(answer.stage, self.box.furthest.get(dst, answer.stage))
+                if answer.code == Refusal.STRANGER and not self._greet(dst):
+                    continue
+                if answer.code == TAKEN:
+                    self.pace.saw_transfer(dst, len(data), time.monotonic() - now)
+                return
+            if dst in self.links.alive():
+                here = time.monotonic()
+            elif time.monotonic() - here > self.patience.gone_s:
+                return
+            time.sleep(pause_s)
+            pause_s = min(1.0, 2 * pause_s)
+
+    def _letter(self, kind: Kind, dst: int, stage: Stage, phase: int, body: bytes) -> Letter:
+        return Letter(
+            kind=kind, run=self.run, src=self.book.me, dst=dst, life=self.life, stage=stage, phase=phase, body=body
+        )
+
+    def ahead(self) -> Stage:
+        """The furthest round any device that was met has been heard from, at least the own."""
+        return max([self.box.stage, *(self.box.furthest[k] for k in self.met if k in self.box.furthest)])
+
+    def close(self) -> None:
+        """End all connections; nothing is sent any more."""
+        self._couriers.shutdown(wait=True, cancel_futures=True)
+        self.links.close()
+
+
+def difference(mine: bytes, theirs: bytes) -> str:
+    """What two devices do not agree on, in words, from the stories they tell of themselves: JSON of all settings.
+
+    >>> difference(b'{"train": {"steps": 5}}', b'{"train": {"steps": 9}}')
+    'train.steps is 5 here and 9 there'
+    """
+    try:
+        here, there = flat(json.loads(mine)), flat(json.loads(theirs))
+    except (ValueError, RecursionError):
+        return "its settings cannot be read"
+    apart = [k for k in sorted({*here, *there}) if here.get(k) != there.get(k)]
+    words = [f"{k} is {here.get(k, 'absent')} here and {there.get(k, 'absent')} there" for k in apart[:3]]
+    more = f", and {len(apart) - 3} more" if len(apart) > 3 else ""
+    return (", ".join(words) + more)[:600] or "nothing differs that is told"
+
+
+def flat(value: Any, place: str = "") -> dict[str, Any]:
+    """Leaves of nested mappings by dotted name."""
+    if not isinstance(value, dict):
+        return {place: value}
+    found: dict[str, Any] = {}
+    for name, inner in value.items():
+        found |= flat(inner, f"{place}.{name}" if place else str(name))
+    return found

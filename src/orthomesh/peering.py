@@ -1,0 +1,344 @@
+"""A run as one of its devices lives it: meets the others, goes through all methods round by round, keeps records.
+
+The same as `experiment.run` for one device on the peer engine, with the same directory. A device that has fallen behind
+goes on with the round the others are in. What a neighbour sends that no method can use is put aside, not fatal.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from . import __version__
+from .checkpoint import load_devices, save_devices, write_whole
+from .engines.inprocess import pin_threads
+from .engines.links import Book
+from .engines.mailbox import Terms
+from .engines.peer import Peer
+from .engines.wire import RUN_BYTES, Stage
+from .evaluation.accuracy import Exam, no_bank, test_rows
+from .evaluation.examine import examine, examine_oracle
+from .evaluation.record import Journal
+from .experiment import BASE, ORACLE, Experiment, Progress, checkpoint_path, exam_of, oracle_of
+from .methods import MethodSettings
+from .methods.hard_moe import HardMoe
+from .methods.setup import Setup, device_rows
+from .methods.sparse_orthogonal import SparseOrthogonal, unjoined
+from .node import Node, common, digest_of
+from .round import run_round
+from .types import Air, DeviceState, Envelope, Facts, Method, Phase, Plan, Round, RoundInfo
+from .wireless.air import IdealAir, SimulatedAir
+
+FAULTS = (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, ArithmeticError)
+"""What the parts of a neighbour that do not fit may raise in a method that reads them."""
+
+
+@dataclass
+class Status:
+    """What a device tells whoever asks how it is doing."""
+
+    name: str
+    device: int
+    run: str
+    label: str = ""
+    round: int = 0
+    rounds: int = 0
+    doing: str = "starting"
+    loss: float | None = None
+    cluster: tuple[int, ...] = ()
+    missing: tuple[int, ...] = ()
+    started: float = field(default_factory=time.time)
+
+
+def terms_of(node: Node, x: Experiment) -> tuple[Terms, bytes, bytes]:
+    """What the device insists on, the digest messages carry of it, and the settings in full for whoever differs."""
+    from .models.base import load_base
+    from .models.weights import weights_digest
+
+    alike = common(node, x)
+    base = weights_digest(load_base(x.model).model)
+    terms = Terms(run=node.run, config=digest_of(alike), base=base, version=__version__)
+    told = {"run": node.run, "base model": base[:16], "version": __version__, **alike}
+    return terms, bytes.fromhex(digest_of(vars(terms)))[:RUN_BYTES], json.dumps(told).encode()
+
+
+def check_device(x: Experiment, device: int) -> list[str]:
+    """Load the model and read the device's own data, so that nothing is found wrong after others have begun to wait.
+
+    Raises:
+        ValueError: whatever is wrong with the model, the data or a method's settings; data that are empty.
+    """
+    setup, task = x.setup(), x.setup().assignment[device]
+    for label, method in x.methods.items():
+        try:
+            method.build(setup)
+        except ValueError as error:
+            raise ValueError(f"methods.{label}: {error}") from None
+    rows = device_rows(setup, device)
+    if not rows:
+        raise ValueError(
+            f"this device has no training examples of its task {task!r}: nothing can be learnt from nothing"
+        )
+    cut = sum(row.cut for row in rows)
+    return [f"{cut} training prompts of {task} exceed the context; their beginnings are cut"] if cut else []
+
+
+def start(node: Node, x: Experiment, book: Book, directory: Path, **options: Any) -> tuple[Peer, Status]:
+    """Open the device's connections; nothing is sent yet.
+
+    Args:
+        node: its file.
+        x: the run's settings.
+        book: whom it talks to.
+        directory: its run directory, which counts how often it was started.
+        options: for `Peer`.
+
+    Returns:
+        The engine, and the status it answers with.
+
+    Raises:
+        ValueError: the address is in use, or keys do not work.
+    """
+    terms, run, story = terms_of(node, x)
+    status = Status(name=node.name, device=book.me, run=node.run, rounds=x.rounds)
+    peer = Peer(
+        book=book, life=_life(directory), terms=terms, run=run, story=story, patience=node.patience,
+        **options,
+    )  # fmt: skip
+    peer.tell = lambda: json.dumps(told(status, peer)).encode()
+    return peer, status
+
+
+def told(status: Status, peer: Peer) -> dict[str, Any]:
+    """The status as plain values, with what the connections know."""
+    alive = peer.links.alive()
+    refused = {f"{k}/{why}": n for (k, why), n in sorted(peer.box.refused.items())}
+    return {
+        **vars(status),
+        "connected": [k for k in peer.met if k in alive],
+        "refused": refused,
+        "sent_bytes": {str(k): t.framed for k, t in sorted(peer.traffic.items())},
+        "rates_bps": {str(k): rate for k, rate in peer.pace.rates_bps().items()},
+    }
+
+
+def _life(directory: Path) -> int:
+    """A number that grows with every start of this device, whatever its clock says, and that no other process has."""
+    file = directory / "life"
+    count = int(file.read_text()) + 1 if file.is_file() else 1
+    write_whole(file, str(count).encode())
+    return count << 32 | secrets.randbits(32)
+
+
+def live(x: Experiment, peer: Peer, status: Status, directory: Path, air: str) -> Iterator[Progress | str]:
+    """Take part in a run until it ends, or go on with it after a restart.
+
+    Args:
+        x: the run's settings.
+        peer: this device's engine.
+        status: kept up to date.
+        directory: where checkpoints and records are kept.
+        air: `simulated` or `real`.
+
+    Yields:
+        What happened, and sentences a user should know, as they come.
+
+    Raises:
+        ValueError: every neighbour refuses this device; or a checkpoint that cannot be read.
+        OSError: nothing can be written; the last checkpoint is whole.
+    """
+    pin_threads(x.threads)
+    setup, journal = x.setup(), Journal(directory)
+    status.doing = "meeting the others"
+    for k, said in peer.meet().items():
+        yield f"{peer.book.names[k]} {said}; going on without, until it appears"
+    yield from peer.box.news()
+    exam = _at_hand(exam_of(x, setup, final=True))
+    if not journal.has(BASE, 0) and exam.owners:
+        nobody = {peer.book.me: DeviceState(id=peer.book.me, own={})}
+        journal.write_exam(BASE, 0, examine(nobody, no_bank, exam, peer))
+        yield Progress(label=BASE, round=0, share=0, accuracy=journal.accuracy(BASE, 0), final=True)
+    for number, (label, settings) in enumerate(x.methods.items()):
+        status.label = label
+        trip = _Trip(x, setup, label, settings, number, exam)
+        yield from _travel(trip, peer, status, journal, _air(x, setup, air))
+    status.doing = "done"
+    yield from peer.box.news()
+
+
+@dataclass(frozen=True)
+class _Trip:
+    """One method of a run."""
+
+    x: Experiment
+    setup: Setup
+    label: str
+    settings: MethodSettings
+    number: int
+    exam: Exam
+
+
+def _air(x: Experiment, setup: Setup, kind: str) -> Air:
+    if kind == "real":
+        return IdealAir()
+    return SimulatedAir(channel=x.channel, radio=x.radio, seed=x.seed, num_devices=setup.num_devices)
+
+
+def _travel(trip: _Trip, peer: Peer, status: Status, journal: Journal, air: Air) -> Iterator[Progress | str]:
+    """All rounds of one method and its final examination."""
+    x, label, me = trip.x, trip.label, peer.book.me
+    aside: list[str] = []
+    method = forgiving(trip.settings.build(trip.setup), me, aside.append)
+    path = checkpoint_path(journal.directory, label)
+    devices, done = load_devices(path) if path.exists() else ({me: method.init(me)}, 0)
+    yield Progress(label=label, round=done, share=0)
+    while done < x.rounds:
+        index = max(done, min(peer.ahead(), Stage(trip.number, x.rounds)).round if _behind(peer, trip, done) else done)
+        if index > done:
+            yield f"{label}: rounds {done + 1} to {index} went by without this device"
+        if index >= x.rounds:
+            break
+        started = time.monotonic()
+        peer.begin(Stage(trip.number, index))
+        status.round, status.doing = index + 1, "training and exchanging"
+        devices, info = run_round(Round(x.seed, index, x.rounds), devices, method, air, peer)
+        done = index + 1
+        journal.write_round(label, info, devices, time.monotonic() - started)
+        save_devices(path, devices, done)
+        _note(status, info, peer)
+        peer.links.meter()  # now, since a connection that ends takes its counters with it
+        yield from [*peer.box.news(), *aside]
+        aside.clear()
+        if peer.missing:
+            absent = ", ".join(peer.book.names[k] for k in sorted(peer.missing))
+            yield f"{label}: round {done} closed without {absent}"
+        yield Progress(label=label, round=done, share=0, info=info)
+    status.doing = "examining"
+    yield from _examine(trip, peer, journal, method, devices)
+
+
+def _behind(peer: Peer, trip: _Trip, done: int) -> bool:
+    """Whether the others are in a later round of this method, or in a later method."""
+    return peer.ahead() > Stage(trip.number, done)
+
+
+def _examine(
+    trip: _Trip, peer: Peer, journal: Journal, method: Method, devices: Mapping[int, DeviceState]
+) -> Iterator[Progress]:
+    """The final examination: every task whose test prompts are at hand, and the own task to the own expert."""
+    x, label, me, exam = trip.x, trip.label, peer.book.me, trip.exam
+    mine = tuple((task, (me,)) for task, owners in exam.owners if me in owners)
+    asked = exam if not isinstance(trip.settings, HardMoe) else exam._replace(owners=mine)
+    if asked.owners and not journal.has(label, x.rounds):
+        put = examine if asked is exam else examine_oracle  # what an oracle asks, it asks of the task's owner
+        journal.write_exam(label, x.rounds, put(devices, method.bank, asked, peer))
+    if mine and label == oracle_of(x) and isinstance(trip.settings, SparseOrthogonal) and not journal.has(ORACLE, 0):
+        apart = partial(unjoined, c=trip.settings, setup=trip.setup)
+        journal.write_exam(ORACLE, 0, examine_oracle(devices, apart, exam._replace(owners=mine), peer))
+    accuracy = journal.accuracy(label, x.rounds) if asked.owners else None
+    yield Progress(label=label, round=x.rounds, share=0, accuracy=accuracy, final=True)
+
+
+def _at_hand(exam: Exam) -> Exam:
+    """The tasks of an exam whose test prompts this device has; in the field each has only its own."""
+    there = []
+    for task, owners in exam.owners:
+        try:
+            test_rows(exam, task)
+        except ValueError:
+            continue
+        there.append((task, owners))
+    return exam._replace(owners=tuple(there))
+
+
+def _note(status: Status, info: RoundInfo, peer: Peer) -> None:
+    me = peer.book.me
+    status.loss = info.learnt[me].last_loss
+    status.cluster = next((members for members in info.plan.clusters if me in members), ())
+    status.missing = tuple(sorted(peer.missing))
+
+
+def forgiving(method: Method, me: int, say: Callable[[str], object]) -> Method:
+    """A method that puts aside what it cannot read of others, instead of ending the run.
+
+    Args:
+        method: as it is.
+        me: the device that must not fall for others.
+        say: takes a sentence for everything put aside.
+
+    Returns:
+        The same method; where it raises with the parts of others, those it raises with are left out: facts as if the
+        device were silent, messages as if they were lost.
+    """
+
+    def plan(facts: Mapping[int, Facts], t: Round) -> Plan:
+        try:
+            return method.plan(facts, t)
+        except FAULTS:
+            fit = [k for k in facts if k == me or _works(method.plan, {me: facts[me], k: facts[k]}, t)]
+            if len(fit) == len(facts):
+                raise
+            say(f"facts of {sorted(facts.keys() - set(fit))} cannot be used and are left out")
+            return method.plan({k: facts[k] for k in fit}, t)
+
+    def merge(device: DeviceState, inbox: Sequence[Envelope], phase: Phase, t: Round) -> DeviceState:
+        try:
+            return method.merge(device, inbox, phase, t)
+        except FAULTS as error:
+            kept = [e if _works(method.merge, device, [e], phase, t) else e._replace(payload=None) for e in inbox]
+            if kept == list(inbox):
+                raise
+            out = [e.edge.src for e, old in zip(kept, inbox, strict=True) if e != old]
+            say(f"messages of {out} in phase {phase.name} cannot be used and are left out: {error}")
+            return method.merge(device, kept, phase, t)
+
+    return replace(method, plan=plan, merge=merge)
+
+
+def _works(function: Callable[..., object], *args: Any) -> bool:
+    try:
+        function(*args)
+    except FAULTS:
+        return False
+    return True
+
+
+def begin_directory(directory: Path, settings: Mapping[str, Any]) -> None:
+    """Write the settings into the run directory, or see that they are those it was begun with.
+
+    Raises:
+        ValueError: the directory is of another run.
+    """
+    import yaml
+
+    from .experiment import versions
+    from .presets import read_yaml
+
+    file = directory / "config.yaml"
+    if file.is_file():
+        if digest_of(read_yaml(file)) != digest_of(settings):
+            raise ValueError(f"{directory} was begun with other settings; give `out` another directory")
+        return
+    write_whole(file, yaml.safe_dump(dict(settings), sort_keys=False).encode())
+    write_whole(directory / "versions.json", json.dumps(versions(), indent=1).encode())
+
+
+def traffic(peer: Peer) -> dict[str, Any]:
+    """Bytes exchanged with every device: as a simulator predicts, as framed here, as the kernel counts its sockets."""
+    counted = peer.links.meter()
+    return {
+        peer.book.names[k]: {
+            "predicted_sent": peer.traffic[k].predicted if k in peer.traffic else 0,
+            "framed_sent": peer.traffic[k].framed if k in peer.traffic else 0,
+            "kernel_sent": counted[k].sent if k in counted else None,
+            "kernel_received": counted[k].received if k in counted else None,
+        }
+        for k in range(len(peer.book.names))
+        if k != peer.book.me
+    }

@@ -1,0 +1,201 @@
+"""The peer engine among two or three: what arrives, who is missing, and that no wait is without end."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from orthomesh.engines.deadlines import Patience
+from orthomesh.engines.links import Book
+from orthomesh.engines.mailbox import Terms
+from orthomesh.engines.peer import Peer, difference
+from orthomesh.engines.wire import Stage
+from orthomesh.exchange.payload import Section, encode
+from orthomesh.types import Edge, Engine, Facts, Message, Phase, Round
+
+TERMS = Terms(run="test", config="c" * 64, base="b" * 64, version="1")
+PATIENCE = Patience(meet_s=20, first_s=20, least_s=1, gone_s=0.3, factor=1)
+T = Round(0, 0, 3)
+
+
+def payload(*values: int) -> bytes:
+    return encode([Section("values", "v", np.array(values, dtype=np.uint8))]).payload
+
+
+def facts(k: int) -> Facts:
+    return Facts(id=k, public={"n": np.array(k)}, columns={"control": 20}, payload_bits=80, gains={9: k / 7})
+
+
+def message(src: int, *dsts: int) -> Message:
+    body = payload(src)
+    return Message(src=src, dsts=dsts, payload=body, columns={"values": len(body)})
+
+
+@pytest.fixture
+def peers(free_ports: Callable[[int], list[int]]) -> Iterator[Callable[..., list[Peer]]]:
+    """Makes peers on loopback, without encryption, that have not met yet."""
+    made: list[Peer] = []
+
+    def make(count: int, absent: int = 0, changes: dict[int, dict[str, Any]] | None = None) -> list[Peer]:
+        names = tuple("abcd"[: count + absent])
+        at = dict(enumerate(f"127.0.0.1:{port}" for port in free_ports(count + absent)))
+        for k in range(count):
+            book = Book(
+                me=k, names=names, listen=at[k], addresses={n: a for n, a in at.items() if n != k},
+                credentials=None, discovery=False, max_body=1 << 16,
+            )  # fmt: skip
+            options = {"life": k + 1, "terms": TERMS, "run": bytes(16), "story": b"{}", "patience": PATIENCE}
+            made.append(Peer(book=book, **{**options, **(changes or {}).get(k, {})}))
+        return made
+
+    yield make
+    for peer in made:
+        peer.close()
+
+
+def together(jobs: list[Callable[[], Any]]) -> list[Any]:
+    with ThreadPoolExecutor(len(jobs)) as threads:
+        return [f.result() for f in [threads.submit(job) for job in jobs]]
+
+
+def met(made: list[Peer]) -> list[Peer]:
+    assert together([p.meet for p in made]) == [{}] * len(made)
+    return made
+
+
+def test_facts_and_messages_reach_everybody(peers: Callable[..., list[Peer]]) -> None:
+    a, _, c = made = met(peers(3))
+    assert all(isinstance(p, Engine) for p in made)
+    shared = together([lambda p=p: p.share({p.book.me: facts(p.book.me)}, T) for p in made])
+    for everybody in shared:
+        assert list(everybody) == [0, 1, 2]
+        assert [f.gains for f in everybody.values()] == [facts(k).gains for k in range(3)]
+        assert [int(f.public["n"]) for f in everybody.values()] == [0, 1, 2]
+    phase = Phase(name="x", edges=(Edge(0, 1), Edge(0, 2), Edge(2, 1)))
+    outboxes = [[message(0, 1, 2)], [], [message(2)]]  # the air took what c had for b
+    start = time.monotonic()
+    inboxes = together([lambda p=p, o=o: p.exchange(o, phase, T) for p, o in zip(made, outboxes, strict=True)])
+    assert time.monotonic() - start < PATIENCE.least_s  # nobody waited for what does not come
+    assert inboxes[1] == {1: [(Edge(0, 1), payload(0)), (Edge(2, 1), None)]}
+    assert inboxes[2] == {2: [(Edge(0, 2), payload(0))]}
+    assert inboxes[0] == {0: []}
+    assert [p.missing for p in made] == [set()] * 3
+    assert (a.traffic[1].predicted, a.traffic[2].predicted) == (20 + len(payload(0)), 20 + len(payload(0)))
+    assert c.traffic[1].predicted == 20
+
+
+def test_the_next_phase_and_the_next_round_have_places_of_their_own(peers: Callable[..., list[Peer]]) -> None:
+    made = met(peers(2))
+    phase = Phase(name="x", edges=(Edge(0, 1),))
+
+    def rounds(p: Peer) -> list[bytes | None]:
+        got = []
+        for index in range(3):
+            p.begin(Stage(0, index))
+            p.share({p.book.me: facts(p.book.me)}, T)
+            for n in range(2):
+                body = payload(index, n)
+                out = [Message(src=0, dsts=(1,), payload=body, columns={"values": len(body)})]
+                got += [e.payload for e in p.exchange(out if p.book.me == 0 else [], phase, T)[p.book.me]]
+        return got
+
+    assert together([lambda p=p: rounds(p) for p in made]) == [[], [payload(i, n) for i in range(3) for n in range(2)]]
+
+
+def test_a_round_closes_without_whoever_is_gone_or_silent(peers: Callable[..., list[Peer]]) -> None:
+    a, b, c = made = met(peers(3))
+    c.close()
+    start = time.monotonic()
+    shared = together([lambda p=p: p.share({p.book.me: facts(p.book.me)}, T) for p in (a, b)])
+    assert [list(everybody) for everybody in shared] == [[0, 1], [0, 1]]
+    assert time.monotonic() - start < 10  # far less than first_s: its connection is gone
+    assert (a.missing, b.missing) == ({2}, {2})
+    phase = Phase(name="x", edges=(Edge(1, 0), Edge(2, 0)))
+    assert a.exchange([], phase, T) == {0: [(Edge(1, 0), None), (Edge(2, 0), None)]}  # b is there and says nothing
+    assert a.missing == {1, 2}
+    assert time.monotonic() - start < 20
+    made.remove(c)
+
+
+def test_a_device_that_never_comes_is_named(peers: Callable[..., list[Peer]]) -> None:
+    (a,) = peers(1, absent=1, changes={0: {"patience": replace(PATIENCE, meet_s=0.5)}})
+    assert a.meet() == {1: "does not answer"}
+    assert a.share({0: facts(0)}, T).keys() == {0}
+
+
+def test_a_device_of_other_settings_is_told_the_difference_and_the_rest_goes_on(
+    peers: Callable[..., list[Peer]],
+) -> None:
+    story = {"train": {"steps": 5}, "seed": 0}
+    wrong = {
+        "terms": replace(TERMS, config="x"),
+        "story": json.dumps({**story, "seed": 1}).encode(),
+        "run": bytes(15) + b"1",
+    }
+    right = {"story": json.dumps(story).encode(), "patience": replace(PATIENCE, meet_s=3)}
+    a, b, c = peers(3, changes={0: right, 1: right, 2: wrong})
+
+    def alone() -> str:
+        with pytest.raises(ValueError, match="refuses") as caught:
+            c.meet()
+        return str(caught.value)
+
+    first, second, said = together([a.meet, b.meet, alone])
+    assert said == "; ".join(f"{n} refuses this device: seed is 1 here and 0 there" for n in "ab")
+    assert first == second == {2: "refuses this device: seed is 0 here and 1 there"}
+    assert a.met == (1,)
+    assert list(a.box.refused) == [(2, "different")]
+
+
+def test_two_devices_of_one_name(peers: Callable[..., list[Peer]], free_ports: Callable[[int], list[int]]) -> None:
+    a, b = met(peers(2))
+    book = replace(b.book, listen=f"127.0.0.1:{free_ports(1)[0]}")
+    second = Peer(book=book, life=9, terms=TERMS, run=bytes(16), story=b"{}", patience=replace(PATIENCE, meet_s=1.0))
+    try:
+        assert second.meet() == {0: "says that a b is connected already"}
+    finally:
+        second.close()
+    assert a.box.lives == {1: 2}
+
+
+def test_a_returning_device_hears_where_the_others_are(peers: Callable[..., list[Peer]]) -> None:
+    a, b = made = met(peers(2))
+    book = b.book
+    b.close()
+    made.remove(b)
+    a.begin(Stage(1, 2))
+    again = Peer(book=book, life=5, terms=TERMS, run=bytes(16), story=b"{}", patience=PATIENCE)
+    made.append(again)
+    assert again.meet() == {}
+    assert again.ahead() == Stage(1, 2)
+    assert a.box.lives == {1: 5}
+    assert a.box.news() == ["device 1 is back"]
+
+
+def test_computing_happens_here_and_in_order(peers: Callable[..., list[Peer]]) -> None:
+    (a,) = peers(1)
+    assert a.map(lambda item, more: item + more, {2: 5, 0: 1}, 10) == {0: 11, 2: 15}
+    assert a.hosted == (0,)
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "said"),
+    [
+        (b'{"a": {"b": 1}, "c": 2}', b'{"a": {"b": 3}, "c": 2}', "a.b is 1 here and 3 there"),
+        (b'{"a": 1}', b"{}", "a is 1 here and absent there"),
+        (b"{}", b"{}", "nothing differs that is told"),
+        (b"{}", b"\xff", "its settings cannot be read"),
+        (b"{}", b"[" * 100_000, "its settings cannot be read"),
+        (b"{}", b'{"a": 1, "b": 2, "c": 3, "d": 4}', "a is absent here and 1 there, b is absent here and 2 there, "
+         "c is absent here and 3 there, and 1 more"),
+    ],
+)  # fmt: skip
+def test_differences_in_words(mine: bytes, theirs: bytes, said: str) -> None:
+    assert difference(mine, theirs) == said

@@ -1,0 +1,167 @@
+"""A run as one device lives it: what it insists on, what it puts aside, and where it goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from orthomesh import peering
+from orthomesh.checkpoint import digest, load_devices
+from orthomesh.engines.deadlines import Patience
+from orthomesh.engines.peer import Peer
+from orthomesh.engines.wire import Stage
+from orthomesh.evaluation.record import Journal
+from orthomesh.experiment import Experiment, Progress, checkpoint_path
+from orthomesh.node import Node, book, read_node
+from orthomesh.types import Bank, DeviceState, Edge, Envelope, Facts, Learnt, Method, Phase, Plan, Round
+
+T = Round(0, 0, 2)
+
+
+def picky() -> Method:
+    """A method that reads numbers from others and raises on anything else."""
+
+    def plan(facts: Mapping[int, Facts], t: Round) -> Plan:
+        assert all(f.payload_bits >= 0 for f in facts.values())
+        total = sum(int(f.public["n"]) for f in facts.values())  # KeyError without it
+        return Plan(phases=(), clusters=(tuple(facts), (total,)))
+
+    def merge(device: DeviceState, inbox: Sequence[Envelope], phase: Phase, t: Round) -> DeviceState:
+        return replace(device, bank={str(e.edge.src): np.array(int(e.payload)) for e in inbox if e.payload is not None})  # type: ignore[arg-type]
+
+    learnt = Learnt(first_loss=1, last_loss=1, steps=1, trained=1)
+    return Method(
+        init=lambda k: DeviceState(id=k, own={}),
+        fit=lambda d, t: (d, learnt),
+        describe=lambda d, t: facts(d.id),
+        plan=plan,
+        send=lambda d, p, t: (),
+        merge=merge,
+        bank=lambda d: Bank(experts=()),
+    )
+
+
+def facts(k: int, **public: int) -> Facts:
+    return Facts(id=k, public={n: np.array(v) for n, v in public.items()}, columns={}, payload_bits=0)
+
+
+def test_what_a_method_cannot_read_is_put_aside() -> None:
+    said: list[str] = []
+    method = peering.forgiving(picky(), 0, said.append)
+    everybody = {0: facts(0, n=1), 1: facts(1, m=1), 2: facts(2, n=5)}
+    assert method.plan(everybody, T).clusters == ((0, 2), (6,))
+    inbox = [Envelope(Edge(1, 0), b"12"), Envelope(Edge(2, 0), b"noise"), Envelope(Edge(3, 0), None)]
+    merged = method.merge(DeviceState(id=0, own={}), inbox, Phase(name="x", edges=()), T)
+    assert dict(merged.bank) == {"1": 12}
+    assert [s.split(" cannot")[0] for s in said] == ["facts of [1]", "messages of [2] in phase x"]
+
+
+def test_what_a_device_itself_gets_wrong_is_raised() -> None:
+    method = peering.forgiving(picky(), 0, lambda said: None)
+    with pytest.raises(KeyError):
+        method.plan({0: facts(0)}, T)
+
+
+@pytest.fixture
+def lone(
+    peer_files: Callable[..., list[Path]],
+) -> Iterator[Callable[..., tuple[Node, Experiment, Peer, peering.Status, Path]]]:
+    """Starts the first of two devices whose other never comes."""
+    opened: list[Peer] = []
+    made: list[Path] = []
+
+    def start() -> tuple[Node, Experiment, Peer, peering.Status, Path]:
+        made[:] = made or peer_files(2, "methods.gossip=null", "methods.orthomesh=null", "methods.paper=null")
+        node, x = read_node(made[0])
+        node = replace(node, patience=Patience(meet_s=0.3, least_s=0.3, gone_s=0.1))
+        directory = made[0].parent / "run"
+        peer, status = peering.start(node, x, book(node, made[0])[0], directory)
+        opened.append(peer)
+        return node, x, peer, status, directory
+
+    yield start
+    for peer in opened:
+        peer.close()
+
+
+def test_a_device_alone_finishes_and_says_who_was_missing(
+    lone: Callable[..., tuple[Node, Experiment, Peer, peering.Status, Path]],
+) -> None:
+    _, x, peer, status, directory = lone()
+    events = list(peering.live(x, peer, status, directory, "simulated"))
+    assert [e for e in events if isinstance(e, str)] == ["b does not answer; going on without, until it appears"]
+    assert [e.round for e in events if isinstance(e, Progress) and e.info] == [1, 2, 3]
+    states, done = load_devices(checkpoint_path(directory, "local"))
+    assert (list(states), done) == ([0], 3)
+    assert (status.doing, status.round) == ("done", 3)
+    assert len(Journal(directory).rounds("local")) == 3
+    told = peering.told(status, peer)
+    assert json.loads(peer.tell()) == json.loads(json.dumps(told))
+    assert told["connected"] == []
+
+
+def test_a_device_that_is_started_again_goes_on_and_is_known_as_the_later_one(
+    lone: Callable[..., tuple[Node, Experiment, Peer, peering.Status, Path]],
+) -> None:
+    _, x, peer, status, directory = lone()
+    events = peering.live(x, peer, status, directory, "simulated")
+    path = checkpoint_path(directory, "local")
+    while not path.exists() or load_devices(path)[1] < 2:
+        next(events)
+    events.close()  # the power fails
+    peer.close()
+    _, _, again, status, _ = lone()
+    assert again.life > peer.life
+    rounds = [
+        e.round for e in peering.live(x, again, status, directory, "simulated") if isinstance(e, Progress) and e.info
+    ]
+    assert rounds == [3]
+    fresh = directory.parent / "fresh"
+    again.close()
+    _, _, third, status, _ = lone()
+    list(peering.live(x, third, status, fresh, "simulated"))
+    assert digest(load_devices(checkpoint_path(fresh, "local"))[0]) == digest(load_devices(path)[0])
+
+
+def test_a_device_that_is_behind_goes_to_where_the_others_are(
+    lone: Callable[..., tuple[Node, Experiment, Peer, peering.Status, Path]],
+) -> None:
+    _, x, peer, status, directory = lone()
+    peer.box.lives[1], peer.box.furthest[1] = 1, Stage(0, 2)
+    events = list(peering.live(x, peer, status, directory, "simulated"))
+    assert "local: rounds 1 to 2 went by without this device" in events
+    assert [e.round for e in events if isinstance(e, Progress) and e.info] == [3]
+
+
+def test_terms_name_the_settings_the_base_and_the_version(peer_files: Callable[..., list[Path]]) -> None:
+    node, x = read_node(peer_files(2)[0])
+    terms, run, story = peering.terms_of(node, x)
+    other, other_run, _ = peering.terms_of(node, replace(x, seed=3))
+    assert (terms.base, terms.version, terms.run) == (other.base, other.version, other.run)
+    assert terms.config != other.config
+    assert run != other_run
+    assert len(run) == 16
+    assert json.loads(story)["seed"] == 0
+
+
+def test_a_directory_is_one_runs(tmp_path: Path) -> None:
+    peering.begin_directory(tmp_path, {"seed": 1})
+    peering.begin_directory(tmp_path, {"seed": 1})
+    with pytest.raises(ValueError, match="was begun with other settings"):
+        peering.begin_directory(tmp_path, {"seed": 2})
+
+
+def test_a_device_without_data_cannot_begin(peer_files: Callable[..., list[Path]], tmp_path: Path) -> None:
+    _, x = read_node(peer_files(2)[0])
+    assert peering.check_device(x, 1) == []
+    for name in ("train", "test"):
+        (tmp_path / "mine").mkdir(exist_ok=True)
+        (tmp_path / "mine" / f"{name}.jsonl").write_text("")
+    empty = replace(x, tasks=replace(x.tasks, names=("mine",), data=str(tmp_path)), devices=1)
+    with pytest.raises(ValueError, match=r"mine"):
+        peering.check_device(empty, 0)
