@@ -23,6 +23,7 @@ from ..exchange.merging import cat, linear
 from ..exchange.payload import Section, decode, encode
 from ..experts.bank import get, places, put
 from ..rng import key, stream
+from ..topology.overlay import Topology
 from ..types import (
     Array,
     Arrays,
@@ -45,6 +46,8 @@ from .setup import Setup, device_rows
 
 STATICS = ("seed", "mask", "masked")
 """What is told once: seed of A, mask, and the round it was found in."""
+DIRECT = ("random", "matching", "radio")
+"""Topologies that keep to radio links."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -60,8 +63,8 @@ class Lori:
     """How adapters answer together: side by side, or both factors added up as peft's `linear` does."""
     total_weight: Annotated[float, Field(gt=0)] = 1.2
     """Weights of the merged adapters together; the authors give 0.4 to each of three, 0.3 to each of four."""
-    topology: Literal["random", "matching", "radio"] = "random"
-    """Whom a device sends to: every round anew random neighbours or one, or all, among the links that can carry it."""
+    topology: Topology = "random"
+    """Whom a device sends to, among those that hear it: `random`, `matching` or `radio`, as in `gossip_lora`."""
     num_neighbours: Annotated[int, Field(ge=0)] = 3
     """Most neighbours under `random`; 0: all."""
     learning_rate: Annotated[float, Field(gt=0)] | None = None
@@ -70,7 +73,16 @@ class Lori:
     """In the dense run, the authors take a tenth; none: the run's."""
 
     def build(self, setup: Setup) -> Method:
-        """The method's functions for one run."""
+        """The method's functions for one run.
+
+        Raises:
+            ValueError: a topology whose edges need relays.
+        """
+        if self.topology not in DIRECT:
+            raise ValueError(
+                f"topology {self.topology} may need relays, and lori keeps what neighbours send instead of averaging "
+                f"it, so that relays would keep it too; take one of {', '.join(DIRECT)}"
+            )
         return Method(
             init=partial(init, setup=setup),
             fit=partial(fit, c=self, setup=setup),
