@@ -58,7 +58,7 @@ def test_a_device_in_no_link_at_all_is_bound_by_reach() -> None:
     assert [(b.limit, b.room) for b in bindings(p, [(0,), (1,)])] == [("reach", 0)] * 2
 
 
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 10_000), m=st.integers(2, 9), unicast=st.booleans())
 def test_greedy_mergers_leave_none_that_is_allowed(seed: int, m: int, unicast: bool) -> None:
     rng = np.random.default_rng(seed)

@@ -17,7 +17,8 @@ from orthomesh.units import from_db, from_dbm
 from orthomesh.wireless.channel import Channel, gains
 from orthomesh.wireless.power import broadcast_power_w, unicast_powers_w
 
-BASE = PlanSettings(devices=30, seed=5, channel=Channel(fading="none", radius_m=300.0))
+BASE = PlanSettings(devices=30, seed=5, channel=Channel(fading="none", radius_m=300.0),
+                    rules=Rules(solver="agnes"))  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=["broadcast", "unicast"])

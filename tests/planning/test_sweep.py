@@ -14,7 +14,10 @@ from orthomesh.planning.settings import Adapter, Baselines, PlanSettings, Rules
 from orthomesh.planning.sweep import Axis, Row, axis, sweep
 from orthomesh.wireless.channel import Channel
 
-NEAR = PlanSettings(devices=6, channel=Channel(radius_m=10.0, fading="none"), baselines=Baselines(connect=1.0))
+NEAR = PlanSettings(
+    devices=6, channel=Channel(radius_m=10.0, fading="none"), baselines=Baselines(connect=1.0),
+    rules=Rules(solver="agnes"),
+)  # fmt: skip
 
 
 def by_method(settings: PlanSettings, over: str, repeats: int = 1) -> dict[str, list[Row]]:
@@ -75,7 +78,7 @@ def test_lori_follows_eq_19_and_lora_collides_everywhere() -> None:
 
 
 def test_ours_is_the_plan_and_the_papers_keeps_its_limit() -> None:
-    settings = replace(NEAR, rules=Rules(max_collision=0.12), adapter=Adapter(density=0.2))
+    settings = replace(NEAR, rules=Rules(max_collision=0.12, solver="agnes"), adapter=Adapter(density=0.2))
     found = by_method(settings, "M=10", repeats=2)
     for row in found["orthomesh"]:
         p = plan(replace(settings, devices=10, seed=row.seed))
