@@ -236,6 +236,16 @@ def test_a_check_finds_what_is_wrong_before_hours_of_work() -> None:
         check(replace(ALL, tasks=TaskSettings(names=("zelk",), data="/nowhere")))
 
 
+def test_a_check_reads_a_link_trace_to_the_last_round(tmp_path: Path) -> None:
+    trace = tmp_path / "links.csv"
+    pairs = [(i, j) for i in range(3) for j in range(3) if i != j]
+    trace.write_text("time_s,from,to,gain\n" + "".join(f"0,{i},{j},1e-9\n" for i, j in pairs))
+    channel = replace(ALL.channel, trace=str(trace), round_s=60.0)
+    assert check(replace(ALL, channel=channel)) == check(ALL)
+    with pytest.raises(ValueError, match=r"the trace has no sample from 0 to 1 .* 60 s, and 5 more gaps"):
+        check(replace(ALL, channel=replace(channel, trace_max_age_s=30.0)))
+
+
 def test_a_check_says_which_tasks_nobody_has() -> None:
     (note,) = check(replace(ALL, tasks=TaskSettings(names=("zelk", "morv", "vask", "glim"), train_examples=4)))
     assert note == "3 devices leave these tasks without one: glim"

@@ -39,6 +39,7 @@ from .types import DeviceState, Method, Round, RoundInfo
 from .wireless.air import SimulatedAir
 from .wireless.channel import Channel, positions
 from .wireless.link import Radio
+from .wireless.traces import traced_gains
 
 BASE, ORACLE = "base", "oracle"
 """Rows of every table that are no method: the untouched model, and each prompt to its own device's expert."""
@@ -253,6 +254,8 @@ def check(x: Experiment) -> list[str]:
     from .models.base import load_base  # late: the command line reads this file for its settings
 
     setup = x.setup()
+    for index in range(x.rounds if x.channel.trace is not None else 0):
+        traced_gains(x.channel, x.radio, index, setup.num_devices)
     load_base(x.model)
     for label, method in x.methods.items():
         try:

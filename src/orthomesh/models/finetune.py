@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..adapters.lowrank import slices
 from ..types import Array, Arrays, Learnt
+from .attention import attending, sound
 from .base import Base
 from .inject import Adapter, checkpointed, holding
 from .loss import backward, draw, told
@@ -137,7 +138,7 @@ def train(base: Base, jobs: Sequence[Job], done: int, total: int) -> list[tuple[
     held = _leaves(base, theta, grad, jobs)
     losses: list[list[float]] = []
     again = checkpointed(base.model, base.slots) if settings.checkpointing else nullcontext()
-    with holding(base.slots, held), again:
+    with holding(base.slots, held), attending(base.model, sound(base.device)), again:
         for step in range(done, done + settings.steps):
             grad.zero_()
             batches = [draw(job.rows, settings.batch_size, job.order) for job in jobs]

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from ..wireless.link import noise_w
-from ..wireless.power import LARGEST_EFFICIENCY_BPS_PER_HZ
+from ..wireless.power import required_powers_w
 from .problem import Problem, power_limits_w
 
 
@@ -26,16 +23,10 @@ def power_per_loss_w(
         receivers: how many each sends to, >= 1. [N]
 
     Returns:
-        W, >= 0; infinite beyond 1000 bit/s/Hz. [N]
+        W, >= 0; infinite beyond the fastest code. [N]
     """
-    radio, bits = problem.radio, problem.payload_bits[devices]
-    share = np.ones(len(devices)) if problem.limits.cast == "broadcast" else receivers.astype(np.float64)
-    wanted = bits * share / (radio.bandwidth_hz * radio.deadline_s)
-    efficiency = np.maximum(wanted, radio.min_efficiency_bps_per_hz)
-    over = efficiency > LARGEST_EFFICIENCY_BPS_PER_HZ
-    noise = noise_w(radio, radio.bandwidth_hz) / (share if radio.noise == "per_band" else 1.0)
-    power = noise * np.expm1(np.where(over, 0.0, efficiency) * math.log(2.0))
-    return np.where(bits == 0.0, 0.0, np.where(over, np.inf, power))
+    share = np.ones_like(receivers) if problem.limits.cast == "broadcast" else receivers
+    return required_powers_w(problem.payload_bits[devices], np.ones(len(devices)), problem.radio, share)
 
 
 def pair_powers_w(problem: Problem) -> Float[np.ndarray, "E 2"]:
