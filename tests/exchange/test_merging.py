@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from orthomesh.exchange.merging import cat, linear
+from orthomesh.exchange.merging import cat, dare, knots, linear, ties
 
 RANK, OUT, IN = 2, 5, 4
 
@@ -85,3 +85,79 @@ def test_linear_refuses_what_has_no_root() -> None:
     with pytest.raises(ValueError, match="negative"):
         linear(drawn(0, 2), [1.0, -0.5])
     assert len(cat(drawn(0, 2), [1.0, -0.5])) == 2
+
+
+# TIES, DARE, KnOTS
+
+
+def plain_ties(updates: list[np.ndarray], weights: list[float], density: float) -> np.ndarray:
+    """Entry by entry, as the paper tells it."""
+    made = np.zeros(updates[0].shape)
+    trimmed = []
+    for update in updates:
+        least = np.sort(np.abs(update).ravel())[-max(1, int(density * update.size))]
+        trimmed.append(np.where(np.abs(update) >= least, update, 0))
+    for place in np.ndindex(made.shape):
+        values = [u[place] for u in trimmed]
+        agree = [w * v for w, v in zip(weights, values, strict=True) if v * sum(values) > 0]
+        made[place] = np.mean(agree) if agree else 0
+    return made
+
+
+@pytest.mark.parametrize("density", [0.3, 0.7, 1.0])
+def test_ties_is_a_loop_over_entries(density: float) -> None:
+    updates = [update(p).astype(np.float64) for p in drawn(3, 4)]
+    weights = [1.0, 0.5, 2.0, 1.0]
+    np.testing.assert_allclose(ties(updates, weights, density), plain_ties(updates, weights, density), rtol=1e-12)
+
+
+def test_ties_is_that_of_peft() -> None:
+    from peft.utils.merge_utils import ties as theirs
+
+    updates = [update(p) for p in drawn(5, 3)]
+    weights = [1.0, 0.5, 2.0]
+    made = theirs([torch.from_numpy(u) for u in updates], torch.tensor(weights), 0.4)
+    np.testing.assert_allclose(ties(updates, weights, 0.4), made.numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_dare_is_the_weighted_sum_in_the_mean_over_draws() -> None:
+    updates, weights = [update(p).astype(np.float64) for p in drawn(6, 2)], [0.3, 0.7]
+    runs = [dare(updates, weights, 0.5, [np.random.default_rng((n, i)) for i in range(2)]) for n in range(2000)]
+    whole = 0.3 * updates[0] + 0.7 * updates[1]
+    spread = np.std(runs, axis=0) / np.sqrt(2000)
+    assert np.all(np.abs(np.mean(runs, axis=0) - whole) <= 4.5 * spread)
+    assert np.unique(np.round(np.stack([r[0, 0] for r in runs]), 9)).size == 4  # each kept or not
+    kept = dare(updates, weights, 1.0, [np.random.default_rng(i) for i in range(2)])
+    np.testing.assert_allclose(kept, whole)
+
+
+def test_knots_is_that_of_whole_matrices() -> None:
+    pairs = drawn(8, 2)
+    wide = np.concatenate([update(p).astype(np.float64) for p in pairs], axis=1)
+    u, s, v = np.linalg.svd(wide, full_matrices=False)
+    held = s > 1e-5
+    blocks = np.split(s[held, None] * v[held], 2, axis=1)
+    whole = u[:, held] @ plain_ties(blocks, [1.0, 1.0], 0.5)
+    b, a = [p[1].reshape(OUT, RANK) for p in pairs], [p[0].reshape(RANK, IN) for p in pairs]
+    basis, merged = knots(b, a, [1.0, 1.0], 0.5)
+    np.testing.assert_allclose(basis @ merged, whole, atol=1e-4)
+    np.testing.assert_allclose(basis.T @ basis, np.eye(held.sum()), atol=1e-5)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 4))
+def test_equal_updates_merge_into_themselves(seed: int, count: int) -> None:
+    (pair,) = drawn(seed, 1)
+    whole = update(pair).astype(np.float64)
+    np.testing.assert_allclose(ties([whole] * count, [1.0] * count, 1.0), whole, atol=1e-9)
+    b, a = pair[1].reshape(OUT, RANK), pair[0].reshape(RANK, IN)
+    basis, merged = knots([b] * count, [a] * count, [1.0] * count, 1.0)
+    np.testing.assert_allclose(basis @ merged, whole, atol=1e-4)
+
+
+@pytest.mark.parametrize("density", [0.0, 1.5, float("nan")])
+def test_a_density_that_is_no_share_is_refused(density: float) -> None:
+    updates = [update(p) for p in drawn(0, 2)]
+    with pytest.raises(ValueError, match="density must lie"):
+        ties(updates, [1.0, 1.0], density)
+    with pytest.raises(ValueError, match="density must lie"):
+        dare(updates, [1.0, 1.0], density, [np.random.default_rng(i) for i in range(2)])

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from orthomesh.models.base import Base, load_base
 from orthomesh.models.settings import ModelSettings, TrainSettings
 from orthomesh.models.tokens import Row, tokenise
-from orthomesh.models.whole import fit_whole, wearing
+from orthomesh.models.whole import change_of, fit_whole, wearing
 from orthomesh.tasks.embedded import examples
 
 TRAIN = TrainSettings(steps=3, batch_size=4, learning_rate=1e-3)
@@ -127,3 +127,15 @@ def test_a_change_of_another_size_is_refused(small: Base, rows: list[Row]) -> No
 def test_more_steps_than_the_run_has_are_refused(small: Base, rows: list[Row]) -> None:
     with pytest.raises(ValueError, match="3 steps do not fit into the 2"):
         fit_whole(small, rows, nothing(small), TRAIN, batches(), range(2))
+
+
+def test_a_change_of_adapted_layers_is_found_at_their_weights() -> None:
+    base = load_base(ModelSettings())
+    updates = [np.full((s.out_features, s.in_features), n + 1.0) for n, s in enumerate(base.layout.shapes)]
+    change = change_of(base, updates)
+    assert change.shape == (base.num_parameters,)
+    assert change.sum() == sum(u.sum() for u in updates)
+    before = [slot.base.weight.clone() for slot in base.slots.values()]
+    with wearing(base, change):
+        for n, (slot, old) in enumerate(zip(base.slots.values(), before, strict=True)):
+            assert torch.allclose(slot.base.weight, old + n + 1.0, atol=1e-5)

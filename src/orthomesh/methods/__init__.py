@@ -17,6 +17,7 @@ from .gossip_lora import GossipLora
 from .hard_moe import HardMoe
 from .local import Local
 from .lori import Lori
+from .merged import Merged
 from .rolora import Rolora
 from .setup import Setup
 from .sparse_orthogonal import SparseOrthogonal
@@ -51,6 +52,7 @@ METHODS: Mapping[str, type[Any]] = {
     "adf": Adf,
     "tad": Tad,
     "decaf": Decaf,
+    "merged": Merged,
     "sparse_orthogonal": SparseOrthogonal,
 }
 """Settings class of every method, by kind."""

@@ -78,6 +78,26 @@ def wearing(base: Base, change: Array) -> Iterator[None]:
         yield
 
 
+def change_of(base: Base, updates: Sequence[Array]) -> Array:
+    """A change of the adapted layers alone as one of all weights, which `wearing` takes.
+
+    Args:
+        base: the shared model.
+        updates: of every adapted layer, in the layout's order, all scaling in it. [d, k] each
+
+    Returns:
+        The change, zero at all other weights, float32. [P]
+    """
+    at = {id(slot.base.weight): update for slot, update in zip(base.slots.values(), updates, strict=True)}
+    flat = np.zeros(base.num_parameters, dtype=np.float32)
+    start = 0
+    for p in base.model.parameters():
+        if id(p) in at:
+            flat[start : start + p.numel()] = at[id(p)].ravel()
+        start += p.numel()
+    return flat
+
+
 def _weights(base: Base) -> Tensor:
     """All weights of the base in a row, float32. [P]"""
     return torch.cat([p.detach().flatten().float() for p in base.model.parameters()])
