@@ -60,7 +60,7 @@ def test_a_round_is_the_mean_of_what_each_has_trained(small: Callable[..., Setup
 
 def test_it_answers_with_its_own_weights(small: Callable[..., Setup]) -> None:
     """Trained until it knows its rows: the base knows none, the device's model most, and the base is as before."""
-    setup = small(1, steps=40, batch_size=16)
+    setup = small(1, steps=30, batch_size=12)
     method, base = Full().build(setup), load_base(setup.model)
     rows = device_rows(setup, 0)
     state = method.fit(method.init(0), T)[0]
