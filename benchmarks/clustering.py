@@ -210,8 +210,8 @@ def drawing(lines: list[dict[str, Any]]) -> str:
         f'<text x="20" y="22" font-size="14">Greedy mergers: CPU seconds over number of devices</text>{ticks}'
         f'<line x1="{ends[0][0]:.1f}" y1="{ends[0][1]:.1f}" x2="{ends[1][0]:.1f}" y2="{ends[1][1]:.1f}" '
         f'stroke="#999" stroke-dasharray="5 4"/><polyline points="{path}" fill="none" stroke="#0072b2"/>{marks}'
-        f'<text x="{x(lines[0]["M"]):.0f}" y="366" fill="#777">dashed: proportional to M; one thread, mean degree 20, '
-        "28 layers</text></svg>\n"
+        f'<text x="20" y="366" fill="#777" font-size="11">dashed: proportional to M; mean degree 20, 28 layers</text>'
+        "</svg>\n"
     )
 
 
