@@ -21,6 +21,7 @@ from .commands.init_peers import init_peers
 from .commands.keys import keys
 from .commands.peer import peer
 from .commands.plan import plan
+from .commands.reproduce import reproduce
 from .commands.speech import sentences
 from .commands.status import status
 
@@ -261,6 +262,7 @@ def export(
 
 
 app.command()(plan)
+app.command()(reproduce)
 
 
 @app.command()

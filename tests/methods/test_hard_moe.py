@@ -28,7 +28,7 @@ def test_full_experts_are_full_fine_tuning_alone(small: Callable[..., Setup], pl
 # example
 
 
-@pytest.mark.parametrize("experts", ["full", "sparse"])
+@pytest.mark.parametrize("experts", ["full", "sparse", "lora", "lori"])
 def test_nothing_travels_and_each_has_one_expert(
     experts: Any, small: Callable[..., Setup], play: Callable[..., Any]
 ) -> None:

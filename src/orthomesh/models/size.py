@@ -1,0 +1,58 @@
+"""How large a model is, known before its weights are loaded."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+from .base import FAMILIES, LIKE_LLAMA
+from .settings import EMBEDDED, TINY, ModelSettings
+
+
+class Size(NamedTuple):
+    """parameters: of the frozen model. layers, width: transformer blocks and hidden width. context: its own, tokens.
+    expansion, projection: entries of all B and of all A."""
+
+    parameters: int
+    layers: int
+    width: int
+    context: int
+    expansion: int
+    projection: int
+
+
+@functools.lru_cache(maxsize=8)
+def size_of(settings: ModelSettings) -> Size:
+    """Size of a model from its configuration alone; no weight is read or made.
+
+    Args:
+        settings: which model, which layers, which rank.
+
+    Raises:
+        ValueError: no configuration at the source.
+    """
+    import torch
+    from torch import nn
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    source = str(TINY) if settings.source == EMBEDDED else settings.source
+    try:
+        config = AutoConfig.from_pretrained(source)
+    except Exception as error:  # whatever the loader finds wrong, the user needs one sentence
+        reason = " ".join(str(error.__cause__ or error).split())[:300]
+        raise ValueError(f"model.source: {settings.source} has no configuration here or on the hub: {reason}") from None
+    with torch.device("meta"):
+        make: Any = AutoModelForCausalLM.from_config
+        model = make(config)
+    family = str(getattr(config, "model_type", ""))
+    wanted = settings.layers or FAMILIES.get("llama" if family in LIKE_LLAMA else family, FAMILIES["llama"])
+    linear = [m for n, m in model.named_modules() if isinstance(m, nn.Linear) and n.rsplit(".", 1)[-1] in wanted]
+    unique = {id(p): p.numel() for p in model.parameters()}  # tied embeddings count once
+    return Size(
+        parameters=sum(unique.values()),
+        layers=int(getattr(config, "num_hidden_layers", 1)),
+        width=int(getattr(config, "hidden_size", 1)),
+        context=int(getattr(config, "max_position_embeddings", 256)),
+        expansion=settings.rank * sum(m.out_features for m in linear),
+        projection=settings.rank * sum(m.in_features for m in linear),
+    )

@@ -1,0 +1,159 @@
+"""What a reproduction will cost, said before it starts: memory and disk by arithmetic, time by a short probe."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..evaluation.accuracy import no_bank, sit
+from ..evaluation.record import Journal
+from ..experiment import Experiment, exam_of
+from ..methods.centralised import Centralised
+from ..methods.full import Full, memory_bytes
+from ..methods.gossip_lora import GossipLora
+from ..methods.hard_moe import HardMoe
+from ..models.size import Size, size_of
+from ..types import Round
+
+FULL_OVER_ADAPTERS = 1.3
+"""Time of a step that trains every weight over one that trains adapters; the backbone's passes are the same."""
+PROBE_PROMPTS = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """Measured here: seconds of one optimiser step on one device, and of answering one prompt."""
+
+    step_s: float
+    answer_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Of all runs that are not done yet. memory_b: at once, in bytes. disk_b: left behind. seconds: about, at most."""
+
+    seconds: float
+    memory_b: int
+    disk_b: int
+
+
+def memory(x: Experiment) -> int:
+    """Bytes a run holds at once: the model in every process, what training one device keeps, and all devices' states.
+
+    Training keeps, for every token of the part of a batch that is read at once, about 18 vectors of the model's width
+    in each block (34 with feed-forward layers four times as wide) in 4 bytes, or two with `checkpointing`.
+
+    Args:
+        x: the experiment.
+    """
+    size, devices = size_of(x.model), x.setup().num_devices
+    each = 2 if x.model.dtype == "bfloat16" else 4
+    rows = -(-x.train.batch_size // x.train.accumulate)
+    tokens = rows * (x.model.max_length or min(256, size.context))
+    kept = (2 if x.train.checkpointing else 18) * size.layers + 34
+    activations = tokens * size.width * kept * 4
+    states = max((_state(m, size, devices) * devices for m in x.methods.values()), default=0)
+    if any(_is_full(m) for m in x.methods.values()):
+        states = max(states, memory_bytes(size.parameters, devices))
+    processes = min(x.workers, devices) + 1
+    return processes * (size.parameters * each + activations // 2) + activations // 2 + states
+
+
+def disk(x: Experiment) -> int:
+    """Bytes of checkpoints that a run leaves: one for every method, all its devices' states."""
+    size, devices = size_of(x.model), x.setup().num_devices
+    return sum(_state(m, size, devices) * devices for m in x.methods.values())
+
+
+def _state(method: object, size: Size, devices: int) -> int:
+    """Bytes of one device's state: both factors with their moments, or all weights, and what it has of the others."""
+    if _is_full(method):
+        return 4 * size.parameters
+    return 12 * (size.expansion + size.projection) + devices * size.expansion // 2
+
+
+def _is_full(method: object) -> bool:
+    return isinstance(method, Full) or (isinstance(method, HardMoe) and method.experts == "full")
+
+
+def probe(x: Experiment) -> Probe:
+    """Train one device for two steps and ask sixteen prompts; the second time counts."""
+    setup = x.setup()
+    exam = exam_of(x, setup, final=True)._replace(limit=PROBE_PROMPTS)
+    short = replace(setup, train=replace(setup.train, steps=2))
+    method = GossipLora().build(short)
+    task = setup.assignment[0]
+    took = []
+    for _ in range(2):
+        begun = time.perf_counter()
+        state, _ = method.fit(method.init(0), Round(x.seed, 0, 1))
+        trained = time.perf_counter()
+        score = sit((state, (task,)), no_bank, exam)[task]
+        took.append(((trained - begun) / 2, (time.perf_counter() - trained) / score.asked))
+    return Probe(step_s=took[1][0], answer_s=took[1][1])
+
+
+def cost(runs: Mapping[Path, Experiment], measured: Probe) -> Cost:
+    """What is still to be done, at most: every device is taken to answer for itself.
+
+    Args:
+        runs: experiments by directory; methods whose examination is on record there cost nothing more.
+        measured: seconds of a step and of an answer.
+    """
+    seconds = 0.0
+    for directory, x in runs.items():
+        left = {k: m for k, m in x.methods.items() if not Journal(directory).has(k, x.rounds)}
+        seconds += sum(_seconds(x, m, measured) for m in left.values()) / min(x.workers, x.setup().num_devices)
+    largest = max((memory(x) for x in runs.values()), default=0)
+    return Cost(seconds=seconds, memory_b=largest, disk_b=sum(disk(x) for x in runs.values()))
+
+
+def _seconds(x: Experiment, method: object, measured: Probe) -> float:
+    setup = x.setup()
+    tasks = len(set(setup.assignment))
+    steps = setup.num_devices * x.rounds * x.train.steps * (FULL_OVER_ADAPTERS if _is_full(method) else 1.0)
+    askers = 1 if isinstance(method, HardMoe | Centralised) else setup.num_devices
+    prompts = askers * tasks * x.tasks.test_examples
+    ways = (x.rounds - 1) // x.evaluate.every if x.evaluate.every else 0
+    prompts += (
+        ways * min(x.evaluate.devices, setup.num_devices) * tasks * min(x.evaluate.prompts, x.tasks.test_examples)
+    )
+    return steps * measured.step_s + prompts * measured.answer_s
+
+
+def check_memory(x: Experiment, there: int | None = None) -> None:
+    """Whether a run fits into this machine's memory, before anything is loaded.
+
+    Args:
+        x: the experiment.
+        there: bytes at hand; none: this machine's. A model on a GPU is not looked at.
+
+    Raises:
+        ValueError: it does not fit, with the estimate.
+    """
+    if x.model.device != "cpu":
+        return
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if there is None else there
+    needed = memory(x)
+    if needed > there:
+        size = size_of(x.model)
+        raise ValueError(
+            f"{x.model.source} has {size.parameters:,} parameters; this run would hold about {needed / 2**30:.1f} GiB "
+            f"at once and this machine has {there / 2**30:.1f} GiB. {_smaller(x)}"
+        )
+
+
+def _smaller(x: Experiment) -> str:
+    """What would need less."""
+    ways: Sequence[str] = [
+        *(["leave out rows that train every weight, e.g. --only gossip,lori,orthomesh"]
+          if any(_is_full(m) for m in x.methods.values()) else []),
+        *(["-s model.dtype=bfloat16"] if x.model.dtype == "float32" else []),
+        *(["-s workers=1"] if x.workers > 1 else []),
+        *(["-s train.checkpointing=true"] if not x.train.checkpointing else []),
+        f"-s train.accumulate={x.train.batch_size}" if x.train.accumulate < x.train.batch_size else "a smaller model",
+    ]  # fmt: skip
+    return f"It takes less with: {'; '.join(ways)}."

@@ -1,0 +1,69 @@
+"""The collision rate over the number of devices: the text's Figure 6 (its caption says 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.table import Table
+
+from ..config import parse
+from ..evaluation import sweepfigure
+from ..evaluation.statistics import interval
+from ..planning.settings import PlanSettings
+from ..planning.sweep import Axis, Row, sweep
+from ..presets import overlaid, plain
+from . import plots, scene
+
+
+def figure6(counts: Sequence[int], overrides: Sequence[str], seeds: int, out: Path) -> list[str | Path | Table]:
+    """Plan networks of every size with every method and write `sweep.csv`, `.svg`, `.html` and `fig6.svg`, `.png`.
+
+    No model is trained: the rate follows from densities and from who shares with whom, (19).
+
+    Args:
+        counts: numbers of devices.
+        overrides: `key=value` of the plan's settings.
+        seeds: at each of them.
+        out: where to.
+
+    Returns:
+        A table, sentences and paths, in the order to show them.
+
+    Raises:
+        ValueError: settings a plan refuses.
+    """
+    settings = parse(PlanSettings, *overlaid(plain(PlanSettings()), "fig6", None, overrides))
+    over = Axis("devices", "M", tuple(float(m) for m in counts))
+    rows = list(sweep(settings, over, seeds))
+    paths = sweepfigure.write_sweep(rows, over, seeds, out)
+    axes = plots.Axes(
+        "Collision rate over the number of devices",
+        f"share of positions that two or more of a group hold, (19); {seeds} seeds, 95 % intervals",
+        "devices",
+    )
+    made, note = scene.write(plots.curves(axes, curves(rows)), out / "fig6")
+    notes = [
+        "the paper's text has the collision rate in Figure 6 and accuracy in Figure 4, its captions the reverse; this "
+        "is the text's Figure 6",
+        *([note] if note else []),
+    ]
+    table = sweepfigure.sweep_table(over, sweepfigure.points(rows))
+    return [table, *(f"note: {n}" for n in notes), *paths, *made]
+
+
+def curves(rows: Sequence[Row]) -> list[plots.Curve]:
+    """Mean rate with its interval over seeds, %, a line for each method; where nobody shares there is no spot."""
+    found = []
+    for method in dict.fromkeys(row.method for row in rows):
+        spots = []
+        for value in sorted({row.value for row in rows}):
+            met = [
+                100 * r.collision
+                for r in rows
+                if r.method == method and r.value == value and r.collision == r.collision
+            ]
+            if met:
+                spots.append((value, *interval(met)))
+        found.append(plots.Curve(sweepfigure.LOOKS[method][2], tuple(spots)))
+    return found

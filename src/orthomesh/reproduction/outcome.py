@@ -1,0 +1,206 @@
+"""What is written when all runs of a table or figure are there: tables, figures, and what they say in words."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from rich.table import Table
+
+from ..checkpoint import write_whole
+from ..evaluation.statistics import Interval
+from ..experiment import ORACLE, Experiment
+from . import plots, scene, tables
+from .breakdown import CAUSES, STAGES, Breakdown
+from .printed import remarks
+from .record import Line, Point, against_ours, frontier, lines
+from .rows import OURS, Row
+from .runs import broken_down
+
+Said = list[str | Path | Table]
+
+
+def write(what: str, rows: Sequence[Row], runs: Mapping[Path, Experiment], out: Path) -> Said:
+    """Write everything of one table or figure.
+
+    Args:
+        what: `table1`, `table2` or `fig4`.
+        rows: its rows.
+        runs: finished, by directory.
+        out: where to.
+
+    Returns:
+        Tables, sentences and paths, in the order to show them.
+    """
+    return _figure_4(rows, runs, out) if what == "fig4" else _table(what, rows, runs, out)
+
+
+def _table(what: str, rows: Sequence[Row], runs: Mapping[Path, Experiment], out: Path) -> Said:
+    found = lines(rows, list(runs))
+    tests = against_ours(found)
+    seeds = len(runs)
+    caption = f"{what.capitalize()} of the paper: ours over {seeds} seeds with 95 % t-intervals, and as printed"
+    said: Said = [*tables.terminal(what, found, tests)]
+    files = {
+        "csv": tables.as_csv(what, found, tests),
+        "tex": tables.as_latex(what, found, caption),
+        "md": tables.as_markdown(what, found, tests),
+    }
+    paths = [_text(out / f"{what}.{end}", text) for end, text in files.items()]
+    measures = [
+        plots.Measure(
+            line.row.title, *line.average, tuple(p.average for p in tables.printed_of(what, line.row.title).values())
+        )
+        for line in found
+    ]
+    words = "mean accuracy over tasks; dots: ours with 95 % intervals, rings: the paper's 1.5B and 7B"
+    drawn = {what: plots.dots(f"{what}, {seeds} seeds", words, measures)}
+    if what == "table1":
+        drawn |= _frontiers(found, list(runs), out, paths)
+        drawn |= _breakdowns(found, runs, out, paths)
+    notes = _draw(drawn, out, paths)
+    said += [f"note: {one}" for one in (*_verdicts(found), *remarks(what), *_few(seeds), *notes)]
+    return [*said, *paths]
+
+
+def _text(path: Path, text: str) -> Path:
+    write_whole(path, text.encode())
+    return path
+
+
+def _draw(drawn: Mapping[str, scene.Scene], out: Path, paths: list[Path]) -> list[str]:
+    """Write the figures; sentences about what could not be."""
+    notes = []
+    for name, figure in drawn.items():
+        made, note = scene.write(figure, out / name)
+        paths += made
+        notes.append(note)
+    return sorted(set(notes) - {""})
+
+
+def _few(seeds: int) -> list[str]:
+    return [] if seeds >= 3 else [f"{seeds} seed{'s' if seeds > 1 else ''}: intervals and tests need three at least"]
+
+
+def _verdicts(found: Sequence[Line]) -> list[str]:
+    """What was expected of the methods, beside what came out (issue: results that count)."""
+    by = {line.row.label: line for line in found}
+    if OURS not in by:
+        return []
+    ours, said = by[OURS].average.mean, []
+    for label, least, words in (("gossip", 5.0, "gossip LoRA"), ("lori", 3.0, "LoRI")):
+        if label in by:
+            ahead = ours - by[label].average.mean
+            said.append(f"{ahead:+.1f} points on {words}; at least {least:g} were expected: {_holds(ahead >= least)}")
+    if ORACLE in by:
+        share = 100 * ours / max(by[ORACLE].average.mean, 1e-9)
+        said.append(f"{share:.1f} % of the oracle with the same adapters; 99 were expected: {_holds(share >= 99)}")
+    if "gossip" in by and by["gossip"].sent:
+        part = by[OURS].sent / by["gossip"].sent
+        said.append(f"1/{1 / max(part, 1e-9):.1f} of LoRA's bytes a round; 1/20 was expected: {_holds(part <= 0.05)}")
+    if "paper" in by and "base" in by:
+        below = by["paper"].average.mean < by["base"].average.mean
+        said.append(f"the paper's reading below the untouched model, as expected: {_holds(below)}")
+    return said
+
+
+def _holds(whether: bool) -> str:
+    return "holds" if whether else "does not hold"
+
+
+def _frontiers(
+    found: Sequence[Line], directories: Sequence[Path], out: Path, paths: list[Path]
+) -> dict[str, scene.Scene]:
+    """Accuracy over what was sent and over seconds on the air, round by round, for every method that sends."""
+    points = {
+        line.row: frontier(line.row.label, directories) for line in found if line.sent and line.row.settings is not None
+    }
+    rows = [(row.title, row.label, p.round, p.sent, p.seconds, p.accuracy) for row, ps in points.items() for p in ps]
+    paths.append(_csv(out / "frontier.csv", ("method", "label", "round", "bytes", "seconds", "accuracy_%"), rows))
+    nan = float("nan")
+
+    def curve(row: Row, ps: Iterable[Point], seconds: bool) -> plots.Curve:
+        return plots.Curve(row.title, tuple((p.seconds if seconds else p.sent, p.accuracy, nan) for p in ps))
+
+    words = "mean accuracy after every round that was examined; rounds on the way on few prompts, the last on all"
+    axes = {
+        "frontier-bytes": plots.Axes("Accuracy for bytes", words, "sent per device so far", "B", log=True),
+        "frontier-seconds": plots.Axes("Accuracy for seconds", words, "time on the air so far", "s", log=True),
+    }
+    return {
+        name: plots.curves(axis, [curve(row, ps, name.endswith("seconds")) for row, ps in points.items()])
+        for name, axis in axes.items()
+    }
+
+
+def _csv(path: Path, names: Sequence[str], rows: Iterable[Sequence[object]]) -> Path:
+    out = io.StringIO()
+    lines_ = csv.writer(out, lineterminator="\n")
+    lines_.writerow(names)
+    lines_.writerows(rows)
+    return _text(path, out.getvalue())
+
+
+def _breakdowns(
+    found: Sequence[Line], runs: Mapping[Path, Experiment], out: Path, paths: list[Path]
+) -> dict[str, scene.Scene]:
+    """From the oracle down to the answer given, for every method with experts: by task, and methods side by side."""
+    rows: list[Sequence[object]] = []
+    means: dict[str, dict[str, float]] = {}
+    drawn = {}
+    for line in found:
+        each = [b for d, x in runs.items() if (b := broken_down(d, x, line.row.label)) is not None]
+        if not each:
+            continue
+        by_task = {task: _parts(each, task) for task in line.tasks}
+        rows += [
+            (line.row.title, task, *(100 * float(np.mean([b.stages[s][task] for b in each])) for s in STAGES),
+             *(parts[c] for c in CAUSES))
+            for task, parts in by_task.items()
+        ]  # fmt: skip
+        means[line.row.title] = {k: float(np.mean([p[k] for p in by_task.values()])) for k in ("given", *CAUSES)}
+        words = "from each task's own expert (top of a bar) down to what devices answer rightly"
+        title = f"{line.row.title}: what is lost on the way"
+        drawn[f"breakdown-{line.row.label}"] = plots.stacked(title, words, by_task, CAUSES)
+    if not means:
+        return {}
+    paths.append(_csv(out / "breakdown.csv", ("method", "task", *STAGES, *CAUSES), rows))
+    words = "mean over tasks and seeds: from the oracle (top of a bar) down to what devices answer rightly"
+    return {"breakdown": plots.stacked("What is lost on the way to an answer", words, means, CAUSES), **drawn}
+
+
+def _parts(each: Sequence[Breakdown], task: str) -> dict[str, float]:
+    """What is given and what every cause takes, %, mean over seeds."""
+    given = {"given": 100 * float(np.mean([b.stages["given"][task] for b in each]))}
+    return given | {c: 100 * float(np.mean([b.drops(task)[c] for b in each])) for c in CAUSES}
+
+
+def _figure_4(rows: Sequence[Row], runs: Mapping[Path, Experiment], out: Path) -> Said:
+    """Mean accuracy over the number of devices, a line for each method with the band of its interval."""
+    counts = sorted({x.setup().num_devices for x in runs.values()})
+    found = {m: lines(rows, [d for d, x in runs.items() if x.setup().num_devices == m]) for m in counts}
+    spots: dict[str, list[tuple[float, float, float]]] = {}
+    for m, made in found.items():
+        for line in made:
+            spots.setdefault(line.row.title, []).append((float(m), *line.average))
+    seeds = len(runs) // len(counts)
+    words = f"mean accuracy over the tasks that some device has, {seeds} seeds, 95 % intervals"
+    axes = plots.Axes("Accuracy over the number of devices", words, "devices")
+    figure = plots.curves(axes, [plots.Curve(title, tuple(p)) for title, p in spots.items()])
+    flat = [(title, int(m), mean, half) for title, ps in spots.items() for m, mean, half in ps]
+    paths = [_csv(out / "fig4.csv", ("method", "devices", "accuracy_%", "half_width"), flat)]
+    notes = [
+        "the paper's text has accuracy in Figure 4 and the collision rate in Figure 6, its captions the reverse; this "
+        "is the text's Figure 4",
+        *_few(seeds),
+        *_draw({"fig4": figure}, out, paths),
+    ]
+    table = Table(title="accuracy, %", box=None)
+    for name in ("method", *(f"{m} devices" for m in counts)):
+        table.add_column(name, justify="left" if name == "method" else "right", no_wrap=True)
+    for title, ps in spots.items():
+        table.add_row(title, *(tables.number(Interval(mean, half)) for _, mean, half in ps))
+    return [table, *(f"note: {n}" for n in notes), *paths]

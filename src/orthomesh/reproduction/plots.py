@@ -1,0 +1,200 @@
+"""The figures of a reproduction as scenes: averages with intervals, lines over something, stacked drops."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from ..evaluation.axes import spread
+from ..evaluation.wording import SPARE, setting
+from .scene import GRID, INK, SOFT, Dot, Line, Scene, Words, bar
+
+PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#1F2937", "#8791A0", *SPARE[2:])
+CAUSES = ("#D55E00", "#E69F00", "#8791A0", "#CC79A7")
+LEFT, RIGHT, TOP, BOTTOM = 70.0, 700.0, 74.0, 430.0
+
+
+class Measure(NamedTuple):
+    """One line of dots: what was found with its half-width (NaN: unknown), and what the paper prints, by model."""
+
+    name: str
+    mean: float
+    half: float
+    printed: tuple[float, ...]
+
+
+class Curve(NamedTuple):
+    """One line over an axis. spots: (x, y, half-width)."""
+
+    name: str
+    spots: tuple[tuple[float, float, float], ...]
+
+
+def dots(title: str, subtitle: str, measures: Sequence[Measure]) -> Scene:
+    """Averages with intervals, one line per method; rings are the paper's numbers."""
+    left, right, step = 240.0, 820.0, 30.0
+    bottom = TOP + step * len(measures)
+
+    def x(value: float) -> float:
+        return left + (right - left) * value / 100
+
+    marks: list[Line | Dot | Words] = _head(title, subtitle)
+    for tick in range(0, 101, 20):
+        marks.append(Line(spots=((x(tick), TOP), (x(tick), bottom)), colour=GRID))
+        marks.append(Words(at=(x(tick), bottom + 20), text=f"{tick} %", anchor="middle", colour=SOFT))
+    for n, one in enumerate(measures):
+        y = TOP + step * (n + 0.5)
+        marks.append(Words(at=(left - 12, y + 4), text=one.name, anchor="end"))
+        for value in one.printed:
+            marks.append(
+                Dot(at=(x(value), y), radius=5.5, colour="#8791A0", hollow=True, tip=f"the paper: {value:.2f} %")
+            )
+        if not math.isnan(one.half):
+            low, high = max(0.0, one.mean - one.half), min(100.0, one.mean + one.half)
+            marks.append(Line(spots=((x(low), y), (x(high), y)), colour=PALETTE[0], width=2.4))
+        marks.append(Dot(at=(x(one.mean), y), radius=5.0, colour=PALETTE[0], tip=f"{one.name}: {_number(one)}"))
+        marks.append(Words(at=(right + 14, y + 4), text=_number(one), colour=SOFT))
+    return Scene(width=1000, height=int(bottom + 40), marks=tuple(marks))
+
+
+def _number(one: Measure) -> str:
+    return f"{one.mean:.1f} %" if math.isnan(one.half) else f"{one.mean:.1f} ± {one.half:.1f} %"
+
+
+def _head(title: str, subtitle: str) -> list[Line | Dot | Words]:
+    return [Words(at=(24, 30), text=title, size=17, bold=True), Words(at=(24, 52), text=subtitle, colour=SOFT)]
+
+
+class Axes(NamedTuple):
+    """What a figure of lines shows. over: the horizontal axis, in words; unit: of its numbers, or none. log: whether it
+    is logarithmic; spots at zero then stand at its left end. top, suffix: of the vertical axis."""
+
+    title: str
+    subtitle: str
+    over: str
+    unit: str = ""
+    log: bool = False
+    top: float = 100.0
+    suffix: str = " %"
+
+
+def curves(axes: Axes, lines: Sequence[Curve]) -> Scene:
+    """Lines with bands of their half-widths, named where they end.
+
+    Args:
+        axes: what is shown.
+        lines: what to draw; spots without a finite height are left out.
+    """
+    at = [p[0] for line in lines for p in line.spots if not axes.log or p[0] > 0]
+    low, high = _range(at, axes.log)
+
+    def x(value: float) -> float:
+        if axes.log:
+            return LEFT + (RIGHT - LEFT) * math.log10(max(value, low) / low) / math.log10(high / low)
+        return LEFT + (RIGHT - LEFT) * ((value - low) / (high - low) if high > low else 0.5)
+
+    def y(value: float) -> float:
+        return BOTTOM - (BOTTOM - TOP) * min(max(value, 0.0), axes.top) / axes.top
+
+    marks = _head(axes.title, axes.subtitle)
+    for n in range(6):
+        value = axes.top * n / 5
+        marks.append(Line(spots=((LEFT, y(value)), (RIGHT, y(value))), colour=GRID))
+        marks.append(Words(at=(LEFT - 8, y(value) + 4), text=f"{value:g}{axes.suffix}", anchor="end", colour=SOFT))
+    for tick in _ticks(low, high, at, axes.log):
+        marks.append(Words(at=(x(tick), BOTTOM + 20), text=_place(tick, axes), anchor="middle", colour=SOFT))
+    marks.append(Words(at=((LEFT + RIGHT) / 2, BOTTOM + 44), text=axes.over, anchor="middle", colour=SOFT))
+    ends = []
+    for n, line in enumerate(lines):
+        shown, colour = [p for p in line.spots if math.isfinite(p[1])], PALETTE[n % len(PALETTE)]
+        if shown:
+            marks += _curve(line.name, shown, colour, axes, x, y)
+            ends.append((y(shown[-1][1]), line.name, colour))
+    ends.sort()
+    for place, (_, name, colour) in zip(spread([e[0] for e in ends], 17.0, TOP - 8, BOTTOM), ends, strict=True):
+        marks.append(Words(at=(RIGHT + 14, place + 4), text=name, colour=colour, bold=True))
+    return Scene(width=1000, height=int(BOTTOM + 60), marks=tuple(marks))
+
+
+def _range(at: Sequence[float], log: bool) -> tuple[float, float]:
+    """Ends of the horizontal axis: the values' own, or whole powers of ten around them."""
+    low, high = (min(at), max(at)) if at else (1.0, 10.0)
+    if not log:
+        return low, high
+    first = math.floor(math.log10(low))
+    return 10.0**first, 10.0 ** max(math.ceil(math.log10(high)), first + 1)
+
+
+def _place(value: float, axes: Axes) -> str:
+    return setting(value, axes.unit) if axes.unit else f"{value:g}"
+
+
+def _curve(
+    name: str, shown: Sequence[tuple[float, float, float]], colour: str, axes: Axes,
+    x: Callable[[float], float], y: Callable[[float], float],
+) -> list[Line | Dot | Words]:  # fmt: skip
+    """One line, its band and its dots."""
+    marks: list[Line | Dot | Words] = []
+    band = [p for p in shown if math.isfinite(p[2])]
+    if len(band) > 1:
+        edge = [(x(p[0]), y(p[1] + p[2])) for p in band] + [(x(p[0]), y(p[1] - p[2])) for p in reversed(band)]
+        marks.append(Line(spots=tuple(edge), fill=colour, opacity=0.13))
+    marks.append(Line(spots=tuple((x(p[0]), y(p[1])) for p in shown), colour=colour, width=2.2))
+    for p in shown:
+        tip = f"{name}, {_place(p[0], axes)}: {p[1]:.1f}"
+        marks.append(Dot(at=(x(p[0]), y(p[1])), radius=3.2, colour=colour, tip=tip))
+    return marks
+
+
+def _ticks(low: float, high: float, at: Sequence[float], log: bool) -> list[float]:
+    if log:
+        return [10.0**p for p in range(round(math.log10(low)), round(math.log10(high)) + 1)]
+    values = sorted(set(at))
+    step = max(1, math.ceil(len(values) / 12))
+    return values[::step]
+
+
+def stacked(title: str, subtitle: str, bars: Mapping[str, Mapping[str, float]], causes: Sequence[str]) -> Scene:
+    """One bar per name: what is left at the bottom, what each cause took above it, from top to bottom in their order.
+
+    Args:
+        title: of the figure.
+        subtitle: how to read it.
+        bars: `given` and one drop per cause, %, by name; a drop below zero is shown as nothing and said in the tip.
+        causes: in order, the first on top.
+    """
+    names = list(bars)
+    wide = (RIGHT + 150 - LEFT) / max(1, len(names))
+
+    def y(value: float) -> float:
+        return BOTTOM - (BOTTOM - TOP - 20) * min(max(value, 0.0), 100.0) / 100
+
+    marks = _head(title, subtitle)
+    for tick in range(0, 101, 20):
+        marks.append(Line(spots=((LEFT, y(tick)), (RIGHT + 150, y(tick))), colour=GRID))
+        marks.append(Words(at=(LEFT - 8, y(tick) + 4), text=f"{tick} %", anchor="end", colour=SOFT))
+    for n, name in enumerate(names):
+        left, right = LEFT + wide * (n + 0.18), LEFT + wide * (n + 0.82)
+        level = bars[name]["given"]
+        marks.append(bar(left, y(level), right, y(0.0), PALETTE[0]))
+        for cause, colour in reversed(list(zip(causes, CAUSES, strict=True))):
+            drop = bars[name][cause]
+            if drop > 0:
+                marks.append(bar(left, y(level + drop), right, y(level), colour))
+                level += drop
+        middle = (left + right) / 2
+        marks.append(Words(at=(middle, BOTTOM + 18), text=name[:14], anchor="middle", colour=SOFT, size=11.5))
+        marks.append(
+            Dot(at=(middle, y(bars[name]["given"])), radius=2.5, colour=INK, tip=f"{name}: {_said(bars[name])}")
+        )
+    place = LEFT
+    for label, colour in (("answered rightly", PALETTE[0]), *zip(causes, CAUSES, strict=True)):
+        marks.append(bar(place, BOTTOM + 34, place + 12, BOTTOM + 46, colour))
+        marks.append(Words(at=(place + 18, BOTTOM + 45), text=label))
+        place += 40 + 8.0 * len(label)
+    return Scene(width=1000, height=int(BOTTOM + 64), marks=tuple(marks))
+
+
+def _said(parts: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.1f}" for name, value in parts.items())

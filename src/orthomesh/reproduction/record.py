@@ -1,0 +1,105 @@
+"""What is read of finished runs: accuracy by method, seed and task, what it cost, and how it went round by round."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..evaluation.record import Journal
+from ..evaluation.statistics import Interval, Paired, interval, paired
+from .rows import OURS, Row
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One method over all seeds.
+
+    scores: accuracy by seed and task, %. [n, tasks] trained: entries trained on a device. sent: bytes framed by a
+    device in a round, mean. model: parameters of the base.
+    """
+
+    row: Row
+    tasks: tuple[str, ...]
+    scores: tuple[tuple[float, ...], ...]
+    trained: float
+    sent: float
+    model: int
+
+    @property
+    def average(self) -> Interval:
+        """Over tasks, then over seeds."""
+        return interval([float(np.mean(one)) for one in self.scores])
+
+    def column(self, task: str) -> Interval:
+        """One task over seeds."""
+        n = self.tasks.index(task)
+        return interval([one[n] for one in self.scores])
+
+
+def lines(rows: Sequence[Row], directories: Sequence[Path]) -> list[Line]:
+    """What the runs of all seeds came to, in the order of the rows; a row that no run has is left out.
+
+    Args:
+        rows: of the table.
+        directories: finished runs, one for each seed.
+    """
+    summaries = [json.loads((d / "summary.json").read_text(encoding="utf-8")) for d in directories]
+    found = []
+    for row in rows:
+        made = [s["methods"][row.label] for s in summaries if row.label in s["methods"]]
+        if len(made) == len(summaries):
+            tasks = tuple(summaries[0]["tasks"])
+            scores = tuple(tuple(100 * m["accuracy"][t] for t in tasks) for m in made)
+            sent = [sum(m["bytes_per_device_round"].values()) for m in made]
+            trained = float(np.mean([m["trained_parameters"] for m in made]))
+            size = int(summaries[0]["model"]["parameters"])
+            found.append(
+                Line(row=row, tasks=tasks, scores=scores, trained=trained, sent=float(np.mean(sent)), model=size)
+            )
+    return found
+
+
+def against_ours(found: Sequence[Line]) -> dict[str, Paired]:
+    """The proposed method minus every other, paired over seeds (t) and seeds x tasks (Wilcoxon); by label."""
+    ours = next((line for line in found if line.row.label == OURS), None)
+    if ours is None:
+        return {}
+    return {line.row.label: paired(ours.scores, line.scores) for line in found if line is not ours}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """After a round: what a device has sent so far, what the air has taken so far, and how many answers are right."""
+
+    round: int
+    sent: float
+    seconds: float
+    accuracy: float
+
+
+def frontier(label: str, directories: Sequence[Path]) -> list[Point]:
+    """Mean over seeds after every round that was examined; what was sent is the mean over devices, bytes.
+
+    Rounds on the way are examined on few prompts (`evaluate.prompts`), the last on all.
+    """
+    by_seed = [_points(Journal(d), label) for d in directories]
+    rounds = sorted(set.intersection(*(set(p) for p in by_seed))) if by_seed else []
+    means = {r: np.mean([p[r] for p in by_seed], axis=0).tolist() for r in rounds}
+    return [Point(round=r, sent=m[0], seconds=m[1], accuracy=m[2]) for r, m in means.items()]
+
+
+def _points(journal: Journal, label: str) -> dict[int, tuple[float, float, float]]:
+    sent = seconds = 0.0
+    after: dict[int, tuple[float, float]] = {0: (0.0, 0.0)}
+    for n, one in enumerate(journal.rounds(label), 1):
+        devices: Sequence[Mapping[str, Any]] = one["devices"]
+        sent += sum(v for d in devices for k, v in d.items() if k.startswith("bytes_")) / len(devices)
+        seconds += one["elapsed_s"]
+        after[n] = (sent, seconds)
+    exams = {e["round"]: 100 * float(np.mean(list(e["accuracy"].values()))) for e in journal.exams(label)}
+    return {r: (*after[r], a) for r, a in exams.items() if r in after}

@@ -1,0 +1,94 @@
+"""One run directory for each seed (and number of devices), gone on with where it was left."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+
+from ..checkpoint import load_devices, write_whole
+from ..engines.inprocess import InProcess, pin_threads
+from ..evaluation.record import Journal
+from ..experiment import Experiment, checkpoint_path, exam_of, versions
+from ..methods.sparse_orthogonal import SparseOrthogonal
+from ..presets import from_plain, plain, read_yaml
+from .breakdown import Breakdown, break_down
+from .scales import at_count, at_seed
+
+Runs = Mapping[Path, Experiment]
+
+
+def runs_of(x: Experiment, out: Path, seeds: int, counts: tuple[int, ...] = ()) -> dict[Path, Experiment]:
+    """Which runs a table or figure needs, by directory.
+
+    Args:
+        x: the experiment; seeds count from its own.
+        out: where everything goes.
+        seeds: how many.
+        counts: numbers of devices; empty for a table.
+    """
+    found = {}
+    for count in counts or (None,):
+        for seed in range(x.seed, x.seed + seeds):
+            place = out if count is None else out / f"devices{count:02d}"
+            found[place / f"seed{seed}"] = at_seed(x if count is None else at_count(x, count), seed)
+    return found
+
+
+def begin(directory: Path, x: Experiment) -> bool:
+    """Make a run's directory, or see that it holds the same run.
+
+    Returns:
+        Whether the run is finished already.
+
+    Raises:
+        ValueError: the directory holds a run with other settings.
+    """
+    config = directory / "config.yaml"
+    if config.is_file():
+        there = from_plain(read_yaml(config), str(config))
+        if plain(there) != plain(x):
+            changed = _differences(plain(there), plain(x))
+            raise ValueError(
+                f"{directory} holds a run with other settings ({changed}); give the same ones to go on with it, or "
+                "another --out"
+            )
+        return (directory / "summary.json").is_file()
+    if directory.exists() and any(directory.iterdir()):
+        raise ValueError(f"{directory} holds something else than a run; choose another --out")
+    directory.mkdir(parents=True, exist_ok=True)
+    write_whole(directory / "versions.json", json.dumps(versions(), indent=1).encode())
+    write_whole(config, yaml.safe_dump(plain(x), sort_keys=False).encode())
+    return False
+
+
+def _differences(there: Mapping[str, object], asked: Mapping[str, object], above: str = "") -> str:
+    """The first few keys that differ, by dotted name."""
+    found: list[str] = []
+    for name in dict.fromkeys([*there, *asked]):
+        a, b = there.get(name), asked.get(name)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            inner = _differences(a, b, f"{above}{name}.")
+            found += [inner] if inner else []
+        elif a != b:
+            found.append(f"{above}{name}")
+    return ", ".join(found[:4])
+
+
+def broken_down(directory: Path, x: Experiment, label: str) -> Breakdown | None:
+    """Where a finished run's method loses accuracy, kept in `breakdown-LABEL.json`; None where it has no experts."""
+    settings = x.methods.get(label)
+    if not isinstance(settings, SparseOrthogonal):
+        return None
+    path = directory / f"breakdown-{label}.json"
+    if path.is_file():
+        return Breakdown(json.loads(path.read_text(encoding="utf-8")))
+    pin_threads(x.threads)
+    setup = x.setup()
+    devices, _ = load_devices(checkpoint_path(directory, label))
+    exam, engine = exam_of(x, setup, final=True), InProcess(setup.num_devices, None)
+    found = break_down(devices, settings, setup, exam, engine, Journal(directory).accuracy(label, x.rounds))
+    write_whole(path, json.dumps(found.stages, indent=1).encode())
+    return found

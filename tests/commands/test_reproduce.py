@@ -1,0 +1,64 @@
+"""`orthomesh reproduce` as a user types it, and what they get wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from orthomesh.cli import app
+
+FEW = [
+    *("--tasks", "zelk,morv", "-s", "train.steps=2", "-s", "train.batch_size=4", "-s", "workers=1"),
+    *("-s", "tasks.train_examples=20", "-s", "tasks.test_examples=5", "-s", "rounds=2"),
+]
+
+
+def reproduce(*words: str) -> Result:
+    return CliRunner().invoke(app, ["reproduce", *words], catch_exceptions=False)
+
+
+def test_a_table_is_run_once_and_written_again(tmp_path: Path) -> None:
+    words = ("table2", "--only", "gossip,orthomesh", "--seeds", "2", "--out", str(tmp_path), *FEW)
+    first = reproduce(*words)
+    assert first.exit_code == 0, first.output
+    assert "2 runs of 2 methods: at most about" in first.output
+    assert {p.name for p in tmp_path.iterdir()} >= {"seed0", "seed1", "table2.csv", "table2.tex", "table2.svg"}
+    stamps = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("records/**/*.json")}
+    (tmp_path / "seed1" / "summary.json").unlink()  # as if interrupted before the end
+    again = reproduce(*words)
+    assert again.exit_code == 0
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("records/**/*.json")} == stamps
+    assert json.loads((tmp_path / "seed1" / "summary.json").read_text())["seed"] == 1
+    other = reproduce(*words, "-s", "rounds=3")
+    assert other.exit_code == 2
+    assert "holds a run with other settings (rounds)" in other.output
+
+
+def test_the_cost_is_said_and_nothing_written(tmp_path: Path) -> None:
+    place = tmp_path / "none"
+    result = reproduce("fig4", "--cost", "--counts", "1,2", "--only", "gossip", "--out", str(place), *FEW)
+    assert result.exit_code == 0
+    assert "6 runs of 1 methods" in result.output
+    assert not place.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["table3"], "no 'table3' to reproduce. Did you mean 'table2'?"),
+        (["table1", "--scale", "smal"], "no scale 'smal'. Did you mean 'small'?"),
+        (["table1", "--only", "lory"], "has no row 'lory'. Did you mean 'lori'?"),
+        (["table1", "--tasks", "zelc"], "did you mean 'zelk'?"),
+        (["fig4", "--counts", "2,x"], "whole numbers separated by commas"),
+        (["table1", "--scale", "small"], "needs --data DIR and --model DIR"),
+        (["fig6", "-s", "rules.max_colision=1"], "Did you mean 'max_collision'?"),
+    ],
+)
+def test_mistakes_end_in_a_sentence(words: list[str], sentence: str, tmp_path: Path) -> None:
+    result = reproduce(*words, "--out", str(tmp_path / "out"))
+    assert result.exit_code == 2
+    assert sentence in result.output
+    assert "Traceback" not in result.output

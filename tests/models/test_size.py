@@ -1,0 +1,39 @@
+"""Sizes from a configuration alone are those of the model once it is loaded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from orthomesh.models.base import load_base
+from orthomesh.models.settings import ModelSettings
+from orthomesh.models.size import size_of
+
+QWEN = {
+    "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_size": 1536, "intermediate_size": 8960,
+    "num_attention_heads": 12, "num_hidden_layers": 28, "num_key_value_heads": 2, "vocab_size": 151936,
+    "max_position_embeddings": 32768, "tie_word_embeddings": True,
+}  # fmt: skip
+
+
+def test_the_embedded_model_is_as_large_as_said() -> None:
+    settings = ModelSettings()
+    base, size = load_base(settings), size_of(settings)
+    assert size.parameters == base.num_parameters
+    assert size.expansion == base.layout.num_expansion
+    assert size.context >= base.max_length
+
+
+def test_qwen_on_paper(tmp_path: Path) -> None:
+    """Its card says 1.54 B; B of all seven projections has r (2 * 1536 + 2 * 256 + 2 * 8960 + 1536) a block."""
+    (tmp_path / "config.json").write_text(json.dumps(QWEN))
+    size = size_of(ModelSettings(source=str(tmp_path), rank=32))
+    assert size.parameters == 1_543_714_304
+    assert size.expansion == 28 * 32 * (1536 + 2 * 256 + 1536 + 2 * 8960 + 1536)
+
+
+def test_no_configuration_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="has no configuration here or on the hub"):
+        size_of(ModelSettings(source=str(tmp_path / "none")))

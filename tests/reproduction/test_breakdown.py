@@ -1,0 +1,59 @@
+"""From the oracle down to the answer: stages of a real small run, and who counts as the right expert."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from orthomesh.evaluation.record import Journal
+from orthomesh.experiment import ORACLE
+from orthomesh.reproduction.breakdown import CAUSES, STAGES, Breakdown, right_expert
+from orthomesh.reproduction.runs import broken_down
+from orthomesh.types import Bank, DeviceState, Expert
+
+# example
+
+
+def test_drops_on_paper() -> None:
+    values = (0.9, 0.8, 0.5, 0.5, 0.45)
+    found = Breakdown({stage: {"a": v} for stage, v in zip(STAGES, values, strict=True)}).drops("a")
+    assert list(found) == list(CAUSES)
+    assert list(found.values()) == pytest.approx([0.1, 0.3, 0.0, 0.05])
+    assert sum(found.values()) == pytest.approx(0.9 - 0.45)
+
+
+def test_the_right_expert_is_an_owners_or_nobodys() -> None:
+    none = np.zeros(0)
+    held = Bank(experts=tuple(Expert(owner=k, A=none, B=none) for k in (0, 2, 4)), choice="topk")
+    device = DeviceState(id=0, own={})
+    found = right_expert(device, lambda _: held, (2, 4))
+    assert [e.owner for e in found.experts] == [2]
+    assert found.choice == "only"
+    assert right_expert(device, lambda _: held, (1,)).experts == ()
+
+
+# reference: what the run itself has on record
+
+
+def test_ends_are_the_oracle_and_the_result(done: Any) -> None:
+    (directory, x), = done.runs.items()  # fmt: skip
+    journal = Journal(directory)
+    ours = broken_down(directory, x, "orthomesh")
+    assert ours is not None
+    assert ours.stages["trained"] == journal.accuracy(ORACLE, 0)
+    for label in ("orthomesh", "single", "paper"):
+        found = broken_down(directory, x, label)
+        assert found is not None
+        assert tuple(found.stages) == STAGES
+        assert found.stages["given"] == journal.accuracy(label, 2)
+        assert broken_down(directory, x, label) == found  # read back
+
+
+def test_a_union_averages_nothing(done: Any) -> None:
+    (directory, x), = done.runs.items()  # fmt: skip
+    found = broken_down(directory, x, "single")
+    assert found is not None
+    assert found.stages["joined apart"] == found.stages["joined"]
+    assert all(found.drops(task)["averaging"] == 0 for task in ("zelk", "morv"))

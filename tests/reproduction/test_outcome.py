@@ -1,0 +1,60 @@
+"""Everything that is written of a table is there, and says what the run's records say."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orthomesh.reproduction.outcome import write
+
+
+@pytest.fixture(scope="module")
+def said(done: Any) -> list[Any]:
+    return write("table1", done.rows, done.runs, done.out)
+
+
+def test_every_file_is_there(said: list[Any], done: Any) -> None:
+    names = {p.name for p in said if isinstance(p, Path)}
+    assert all((done.out / name).stat().st_size for name in names)
+    figures = ("table1", "frontier-bytes", "frontier-seconds", "breakdown", "breakdown-orthomesh", "breakdown-paper")
+    assert names >= {"table1.csv", "table1.tex", "table1.md", "frontier.csv", "breakdown.csv"}
+    assert names >= {f"{name}.{end}" for name in figures for end in ("svg", "png")}
+
+
+def test_numbers_are_the_runs(said: list[Any], done: Any) -> None:
+    summary = json.loads((next(iter(done.runs)) / "summary.json").read_text())
+    rows = list(csv.DictReader(io.StringIO((done.out / "table1.csv").read_text())))
+    found = {r["label"]: float(r["value"]) for r in rows if r["column"] == "Avg." and r["source"] == "ours"}
+    expected = {label: 100 * m["mean"] for label, m in summary["methods"].items()}
+    assert found == pytest.approx(expected, abs=1e-3)
+    last = [r for r in csv.DictReader(io.StringIO((done.out / "frontier.csv").read_text())) if r["round"] == "2"]
+    for r in last:
+        assert float(r["bytes"]) == sum(summary["methods"][r["label"]]["bytes_per_device"].values())
+
+
+def test_breakdown_adds_up_line_by_line(said: list[Any], done: Any) -> None:
+    rows = list(csv.DictReader(io.StringIO((done.out / "breakdown.csv").read_text())))
+    assert {r["method"] for r in rows} == {"Proposed (Single)", "Proposed Method", "Proposed, paper's reading"}
+    for r in rows:
+        lost = sum(float(r[cause]) for cause in ("collisions", "averaging", "radio", "choice"))
+        assert float(r["trained"]) - lost == pytest.approx(float(r["given"]), abs=1e-9)
+
+
+def test_what_was_expected_is_said_to_hold_or_not(said: list[Any]) -> None:
+    notes = [one for one in said if isinstance(one, str)]
+    assert any("at least 5 were expected" in one for one in notes)
+    assert any(one.endswith(("holds", "does not hold")) for one in notes)
+    assert any("1 seed: intervals and tests need three" in one for one in notes)
+
+
+def test_figure_4_has_a_line_for_every_method(done: Any, tmp_path: Path) -> None:
+    said = write("fig4", done.rows, done.runs, tmp_path)
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "fig4.csv").read_text())))
+    assert {r["devices"] for r in rows} == {"2"}
+    assert {"LoRA", "Proposed Method", "Untouched model"} <= {r["method"] for r in rows}
+    assert any("captions the reverse" in one for one in said if isinstance(one, str))

@@ -1,0 +1,44 @@
+"""Run directories: one a seed, gone on with only where the settings are the same."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from orthomesh.experiment import Experiment
+from orthomesh.methods.local import Local
+from orthomesh.reproduction.runs import begin, broken_down, runs_of
+from orthomesh.tasks.settings import TaskSettings
+
+X = Experiment(seed=5, tasks=TaskSettings(names=("zelk",)), methods={"local": Local()})
+
+
+def test_one_directory_for_each_seed_and_number_of_devices() -> None:
+    found = runs_of(X, Path("out"), 2)
+    assert [(str(d), x.seed) for d, x in found.items()] == [("out/seed5", 5), ("out/seed6", 6)]
+    many = runs_of(X, Path("out"), 1, (2, 10))
+    assert [(str(d), x.devices) for d, x in many.items()] == [("out/devices02/seed5", 2), ("out/devices10/seed5", 10)]
+
+
+def test_a_run_goes_on_only_as_it_began(tmp_path: Path) -> None:
+    place = tmp_path / "seed5"
+    assert not begin(place, X)
+    assert not begin(place, X)
+    (place / "summary.json").write_text("{}")
+    assert begin(place, X)
+    with pytest.raises(ValueError, match=r"other settings \(rounds, train.steps\); give the same ones"):
+        begin(place, replace(X, rounds=9, train=replace(X.train, steps=3)))
+
+
+def test_a_foreign_directory_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "letters.txt").write_text("dear")
+    with pytest.raises(ValueError, match="something else than a run"):
+        begin(tmp_path, X)
+    assert [p.name for p in tmp_path.iterdir()] == ["letters.txt"]
+
+
+def test_a_method_without_experts_has_no_breakdown(tmp_path: Path) -> None:
+    assert broken_down(tmp_path, X, "local") is None
+    assert broken_down(tmp_path, X, "nobody") is None
