@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orthomesh.exchange.product import nearest_factors
+from orthomesh.exchange.product import mended, nearest_factors
 
 Sizes = tuple[int, int, int, int]
 sizes = st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 3), st.integers(1, 4))
@@ -73,3 +73,24 @@ def test_adapters_that_are_all_zero_stay_zero() -> None:
 def test_a_negative_weight_is_refused() -> None:
     with pytest.raises(ValueError, match="negative"):
         nearest_factors([1.5, -0.5], [np.ones((1, 1))] * 2, [np.ones((1, 1))] * 2, 1)
+
+
+# mended
+
+
+def test_a_mended_b_is_where_the_gradient_is_zero() -> None:
+    rng = np.random.default_rng(4)
+    B, A = [rng.standard_normal((5, 2)) for _ in range(3)], [rng.standard_normal((2, 7)) for _ in range(3)]
+    w, ridge = [0.2, 0.5, 0.3], 0.4
+    b, a = sum(p * x for p, x in zip(w, B, strict=True)), sum(p * x for p, x in zip(w, A, strict=True))
+    whole = sum(p * y @ x for p, y, x in zip(w, B, A, strict=True))
+    made = mended(B, A, w, ridge).astype(float)
+    np.testing.assert_allclose((made @ a - whole) @ a.T + ridge * (made - b), 0, atol=1e-5)
+
+
+def test_a_heavy_ridge_keeps_the_mean_and_none_is_refused() -> None:
+    rng = np.random.default_rng(5)
+    B, A = [rng.standard_normal((5, 2)) for _ in range(2)], [rng.standard_normal((2, 7)) for _ in range(2)]
+    np.testing.assert_allclose(mended(B, A, [0.5, 0.5], 1e9), (B[0] + B[1]) / 2, atol=1e-6)
+    with pytest.raises(ValueError, match="must be positive"):
+        mended(B, A, [0.5, 0.5], 0.0)

@@ -52,3 +52,36 @@ def nearest_factors(
     expansion[:, :kept] = q_b @ (u[:, :kept] * half)
     projection[:kept] = (half[:, None] * v[:kept]) @ q_a.T
     return expansion.astype(np.float32), projection.astype(np.float32)
+
+
+def mended(B: Sequence[Array], A: Sequence[Array], weights: Sequence[float], ridge: float) -> Float[np.ndarray, "d r"]:
+    r"""B that brings the mean A nearest to the weighted sum of updates, and stays near the mean B (LoRA-FAIR).
+
+    .. math::  \arg\min_X \lVert \Delta W - X \bar A \rVert^2 + \lambda \lVert X - \bar B \rVert^2 =
+               (\Delta W \bar A^\top + \lambda \bar B)(\bar A \bar A^\top + \lambda I)^{-1}
+
+    with the update sum_i w_i B_i A_i, which is never formed, and means of weights w_i.
+
+    Args:
+        B: expansions. n of [d, r]
+        A: projections. n of [r, k]
+        weights: w_i, adding up to one. [n]
+        ridge: lambda > 0.
+
+    Returns:
+        X, float32. [d, r]
+
+    Raises:
+        ValueError: a ridge that is not positive.
+
+    >>> mended([np.ones((2, 1))], [np.ones((1, 3))], [1.0], 0.5).tolist()
+    [[1.0], [1.0]]
+    """
+    if not ridge > 0.0:
+        raise ValueError(f"the ridge of a mended B must be positive, got {ridge}")
+    b, a = [x.astype(np.float64) for x in B], [x.astype(np.float64) for x in A]
+    mean_b = sum((w * x for w, x in zip(weights, b, strict=True)), np.zeros_like(b[0]))
+    mean_a = sum((w * x for w, x in zip(weights, a, strict=True)), np.zeros_like(a[0]))
+    update = sum((w * y @ (x @ mean_a.T) for w, y, x in zip(weights, b, a, strict=True)), np.zeros_like(b[0]))
+    square = mean_a @ mean_a.T + ridge * np.eye(len(mean_a))
+    return np.linalg.solve(square, (update + ridge * mean_b).T).T.astype(np.float32)

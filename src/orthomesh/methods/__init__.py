@@ -10,8 +10,12 @@ from .adf import Adf
 from .centralised import Centralised
 from .conlora import ConLora
 from .decaf import Decaf
+from .fair import Fair
+from .fedalt import FedAlt
+from .fedex import FedEx
 from .fedsa import FedSa
 from .ffa import Ffa
+from .flora import Flora
 from .full import Full
 from .gossip_lora import GossipLora
 from .hard_moe import HardMoe
@@ -53,6 +57,10 @@ METHODS: Mapping[str, type[Any]] = {
     "tad": Tad,
     "decaf": Decaf,
     "merged": Merged,
+    "flora": Flora,
+    "fedex": FedEx,
+    "fair": Fair,
+    "fedalt": FedAlt,
     "sparse_orthogonal": SparseOrthogonal,
 }
 """Settings class of every method, by kind."""

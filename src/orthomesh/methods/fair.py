@@ -1,0 +1,87 @@
+"""LoRA-FAIR (arXiv 2411.14961): factors averaged by a server, which mends B towards the mean update.
+
+Closed form of ours: the authors measure the gap by a cosine and lower it by gradient descent, here it is a squared
+error under a ridge, which has one minimum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from ..adapters.lowrank import matrices_a, matrices_b
+from ..config import STRICT
+from ..exchange.product import mended
+from ..types import Arrays, DeviceState, Envelope, Facts, Message, Method, Phase, Plan, Round
+from .gossip_lora import GossipLora
+from .server import collect, describe, halves, means, send, serve, star, told
+from .setup import Setup
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Fair:
+    """Settings of LoRA-FAIR."""
+
+    kind: Literal["fair"] = "fair"
+    ridge: Annotated[float, Field(gt=0)] = 0.01
+    """Weight lambda of staying near the mean of B."""
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    """Of AdamW; none: the run's."""
+
+    def build(self, setup: Setup) -> Method:
+        """Gossip LoRA's training with a server's average."""
+        return replace(
+            GossipLora(learning_rate=self.learning_rate).build(setup),
+            describe=announce,
+            plan=plan,
+            send=hand_in,
+            merge=partial(merge, ridge=self.ridge, setup=setup),
+        )
+
+
+def announce(device: DeviceState, t: Round) -> Facts:
+    """How much an adapter takes at most."""
+    return describe(device, "AB")
+
+
+def plan(facts: Mapping[int, Facts], t: Round) -> Plan:
+    """Up to the server and down again."""
+    return star(facts)
+
+
+def hand_in(device: DeviceState, phase: Phase, t: Round) -> tuple[Message, ...]:
+    """The own factors, or the server's."""
+    return send(device, phase, halves(device.own, "AB"))
+
+
+def merge(
+    device: DeviceState, inbox: Sequence[Envelope], phase: Phase, t: Round, ridge: float, setup: Setup
+) -> DeviceState:
+    """The server averages and mends; then all go on from what it says."""
+    if phase.name == "up":
+        mine = halves(device.own, "AB")
+        got: dict[int, Arrays] = {**collect(device, inbox, mine)}
+        if not any(e.dst == device.id for e in phase.edges):
+            return device
+        return serve(device, halves(mean_mended({**got, device.id: mine}, ridge, setup), "AB"))
+    device, news = told(device, inbox)
+    return replace(device, own={**device.own, **{name: a.astype(np.float32) for name, a in news.items()}})
+
+
+def mean_mended(parts: Mapping[int, Arrays], ridge: float, setup: Setup) -> Arrays:
+    """The mean A, and the mean B mended layer by layer."""
+    from ..models.base import load_base
+
+    layout = load_base(setup.model).layout
+    mean, ids = means(parts, "AB"), sorted(parts)
+    A = [matrices_a(parts[k]["A"].astype(np.float32), layout) for k in ids]
+    B = [matrices_b(parts[k]["B"].astype(np.float32), layout) for k in ids]
+    layers = range(len(layout.shapes))
+    made = [mended([b[n] for b in B], [a[n] for a in A], [1 / len(ids)] * len(ids), ridge) for n in layers]
+    return {"A": mean["A"], "B": np.concatenate([b.ravel() for b in made])}

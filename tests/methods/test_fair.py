@@ -1,0 +1,42 @@
+"""LoRA-FAIR: the server's B is the minimum of a ridge, here NumPy's least squares on whole matrices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from orthomesh.adapters.lowrank import matrices_a, matrices_b
+from orthomesh.methods.fair import Fair
+from orthomesh.methods.setup import Setup
+from orthomesh.models.base import load_base
+from orthomesh.types import Envelope, Round
+
+
+def test_a_round_over_an_ideal_air(small: Callable[..., Setup], play: Callable[..., Any]) -> None:
+    setup, ridge = small(3), 0.1
+    layout, method = load_base(setup.model).layout, Fair(ridge=ridge).build(setup)
+    alone = [method.fit(method.init(k), Round(0, 0, 1))[0].own for k in range(3)]
+    A = [matrices_a(o["A"], layout)[1].astype(float) for o in alone]
+    B = [matrices_b(o["B"], layout)[1].astype(float) for o in alone]
+    a, b, whole = np.mean(A, axis=0), np.mean(B, axis=0), np.mean([y @ x for y, x in zip(B, A, strict=True)], axis=0)
+    rows = np.concatenate([a.T, np.sqrt(ridge) * np.eye(layout.rank)])
+    oracle = np.linalg.lstsq(rows, np.concatenate([whole.T, np.sqrt(ridge) * b.T]), rcond=None)[0].T
+    states = play(Fair(ridge=ridge), setup, rounds=1).last
+    for state in states.values():
+        np.testing.assert_allclose(matrices_b(state.own["B"], layout)[1], oracle, atol=2e-4)
+        np.testing.assert_allclose(matrices_a(state.own["A"], layout)[1], a, atol=1e-3)
+        np.testing.assert_array_equal(state.own["B"], states[0].own["B"])  # all alike, the server too
+
+
+def test_a_round_that_is_lost_leaves_everybody_alone(small: Callable[..., Setup]) -> None:
+    setup, t = small(2), Round(0, 0, 1)
+    method = Fair().build(setup)
+    states = {k: method.fit(method.init(k), t)[0] for k in range(2)}
+    plan = method.plan({k: method.describe(s, t) for k, s in states.items()}, t)
+    for phase in plan.phases:
+        lost = [[e for e in phase.edges if e.dst == k] for k in range(2)]
+        states = {k: method.merge(s, [Envelope(e, None) for e in lost[k]], phase, t) for k, s in states.items()}
+    alone = method.fit(method.init(1), t)[0].own["B"]
+    np.testing.assert_array_equal(states[1].own["B"], alone)
