@@ -58,7 +58,7 @@ def seeds() -> list[Letter]:
     facts = Facts(id=1, public=arrays, columns={"control": 90}, payload_bits=8000, gains={0: 1e-9, 2: 2e-9})
     bodies = {Kind.FACTS: pack_facts(facts), Kind.PARCEL: frame, Kind.HELLO: b'{"run": "a", "life": 1}'}
     return [
-        Letter(kind=kind, run=bytes(16), src=1, dst=0, life=1, stage=Stage(0, 1), body=bodies.get(kind, b""))
+        Letter(kind=kind, run=bytes(8), src=1, dst=0, life=1, stage=Stage(0, 1), body=bodies.get(kind, b""))
         for kind in Kind
     ]
 

@@ -145,7 +145,7 @@ def test_terms_name_the_settings_the_base_and_the_version(peer_files: Callable[.
     assert (terms.base, terms.version, terms.run) == (other.base, other.version, other.run)
     assert terms.config != other.config
     assert run != other_run
-    assert len(run) == 16
+    assert len(run) == 8
     assert json.loads(story)["seed"] == 0
 
 

@@ -14,7 +14,7 @@ from orthomesh.watching import in_words, metrics, page, read_status, served
 TOLD: dict[str, Any] = {
     "name": "pi-1", "device": 0, "run": 'r"<1>', "label": "ours", "round": 2, "rounds": 5, "doing": "training",
     "loss": 1.5, "cluster": [0, 2], "missing": [1], "started": 0.0, "connected": [2], "refused": {"1/stale": 3},
-    "sent_bytes": {"2": 900}, "rates_bps": {"2": 8e6},
+    "sent_bytes": {"2": 900}, "rates_bps": {"2": 8e6}, "memory_bytes": 5,
 }  # fmt: skip
 
 

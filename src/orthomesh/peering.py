@@ -7,6 +7,7 @@ goes on with the round the others are in. What a neighbour sends that no method 
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -63,7 +64,7 @@ def terms_of(node: Node, x: Experiment) -> tuple[Terms, bytes, bytes]:
 
     alike = common(node, x)
     base = weights_digest(load_base(x.model).model)
-    terms = Terms(run=node.run, config=digest_of(alike), base=base, version=__version__)
+    terms = Terms(run=node.run, config=digest_of(alike)[:32], base=base[:32], version=__version__)
     told = {"run": node.run, "base model": base[:16], "version": __version__, **alike}
     return terms, bytes.fromhex(digest_of(vars(terms)))[:RUN_BYTES], json.dumps(told).encode()
 
@@ -125,7 +126,14 @@ def told(status: Status, peer: Peer) -> dict[str, Any]:
         "refused": refused,
         "sent_bytes": {str(k): t.framed for k, t in sorted(peer.traffic.items())},
         "rates_bps": {str(k): rate for k, rate in peer.pace.rates_bps().items()},
+        "memory_bytes": _memory_bytes(),
     }
+
+
+def _memory_bytes() -> int | None:
+    """What this process holds in memory; none where the system does not tell (anything but Linux)."""
+    file = Path("/proc/self/statm")
+    return int(file.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if file.is_file() else None
 
 
 def _life(directory: Path) -> int:

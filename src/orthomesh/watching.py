@@ -95,6 +95,8 @@ def metrics(told: Mapping[str, Any]) -> str:
     )
     put("connected", "gauge", "Devices that are connected.", {"": len(told["connected"])})
     put("missing", "gauge", "Devices the last round closed without.", {"": len(told["missing"])})
+    memory = {} if told["memory_bytes"] is None else {"": told["memory_bytes"]}
+    put("memory_bytes", "gauge", "Memory of the process.", memory)
     sent = {_labels(to=k): n for k, n in told["sent_bytes"].items()}
     put("sent_bytes_total", "counter", "Bytes framed for a device.", sent)
     rates = {_labels(to=k): n for k, n in told["rates_bps"].items()}

@@ -50,6 +50,8 @@ def pair(keys: Path, free_ports: Callable[[int], list[int]]) -> Iterator[tuple[L
         for k in range(2)
     ]  # fmt: skip
     wait(lambda: made[0].alive().keys() == {1} and made[1].alive().keys() == {0})
+    wait(lambda: made[1].push(0, b"", 1.0) is not None)  # tokens may come before those who answer
+    heard.clear()
     yield made[0], made[1], heard
     for links in made:
         links.close()

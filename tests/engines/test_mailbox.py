@@ -17,7 +17,7 @@ from orthomesh.engines.wire import Kind, Letter, Refusal, Stage, pack, pack_fact
 from orthomesh.exchange.payload import Section, encode
 from orthomesh.types import Facts
 
-RUN = bytes(range(16))
+RUN = bytes(range(8))
 TERMS = Terms(run="test", config="c" * 64, base="b" * 64, version="1")
 STORY = b'{"train": {"steps": 5}}'
 FRAME = encode([Section("values", "values", np.arange(5, dtype=np.float16))]).payload
@@ -56,7 +56,7 @@ def test_a_parcel_is_kept_for_its_place() -> None:
     [
         (replace(PARCEL, src=2), Refusal.OTHER_DEVICE),
         (replace(PARCEL, dst=2), Refusal.OTHER_DEVICE),
-        (replace(PARCEL, run=bytes(16)), Refusal.OTHER_RUN),
+        (replace(PARCEL, run=bytes(8)), Refusal.OTHER_RUN),
         (replace(PARCEL, life=6), Refusal.REPLAYED),
         (replace(PARCEL, body=b"no frame"), Refusal.MALFORMED),
         (replace(PARCEL, kind=Kind.FACTS), Refusal.MALFORMED),
@@ -141,6 +141,16 @@ def test_facts_are_checked_and_kept() -> None:
     at = box()
     assert code(at, replace(PARCEL, kind=Kind.FACTS, body=pack_facts(facts))) == TAKEN
     assert there(at, Slot(True, Stage(0, 0), 0, 1)) == {Slot(True, Stage(0, 0), 0, 1): pack_facts(facts)}
+
+
+def test_facts_of_a_third_device_are_told_to_who_asks() -> None:
+    body = pack_facts(Facts(id=1, public={}, columns={}, payload_bits=8))
+    at = box()
+    code(at, replace(PARCEL, kind=Kind.FACTS, body=body))
+    code(at, replace(GREETING, src=2), src=2)
+    ask = Letter(kind=Kind.ASK, run=RUN, src=2, dst=0, life=7, stage=Stage(0, 0), body=b"\x01\0\0\0")
+    told = {body: read_answer(at.receive(2, pack(replace(ask, body=body)))) for body in (ask.body, b"\x02\0\0\0", b"x")}
+    assert [(a.code, a.more) for a in told.values() if a] == [(TAKEN, body), (TAKEN, b""), (Refusal.MALFORMED, b"")]
 
 
 def test_a_wait_ends_with_the_letter_the_deadline_or_the_device() -> None:

@@ -51,7 +51,7 @@ def peers(free_ports: Callable[[int], list[int]]) -> Iterator[Callable[..., list
                 me=k, names=names, listen=at[k], addresses={n: a for n, a in at.items() if n != k},
                 credentials=None, discovery=False, max_body=1 << 16,
             )  # fmt: skip
-            options = {"life": k + 1, "terms": TERMS, "run": bytes(16), "story": b"{}", "patience": PATIENCE}
+            options = {"life": k + 1, "terms": TERMS, "run": bytes(8), "story": b"{}", "patience": PATIENCE}
             made.append(Peer(book=book, **{**options, **(changes or {}).get(k, {})}))
         return made
 
@@ -124,6 +124,25 @@ def test_a_round_closes_without_whoever_is_gone_or_silent(peers: Callable[..., l
     made.remove(c)
 
 
+def test_facts_reach_those_without_a_connection_and_no_plan_pairs_them(peers: Callable[..., list[Peer]]) -> None:
+    a, b, c = peers(3, changes={k: {"patience": replace(PATIENCE, meet_s=1.0)} for k in range(3)})
+    for here, there in ((a, 2), (c, 0)):
+        here.links._receive = _deaf(here, there)  # another machine would have no route
+    together([p.meet for p in (a, b, c)])
+    assert [p.met for p in (a, b, c)] == [(1,), (0, 2), (1,)]
+    shared = together([lambda p=p: p.share({p.book.me: facts(p.book.me)}, T) for p in (a, b, c)])
+    assert [list(everybody) for everybody in shared] == [[0, 1, 2]] * 3
+    assert [everybody[0].gains[2] for everybody in shared] == [0.0] * 3
+    assert [everybody[2].gains[0] for everybody in shared] == [0.0] * 3
+    assert 0 not in shared[0][1].gains  # b has both connections; its gains are what the air says
+    assert [p.missing for p in (a, b, c)] == [set()] * 3
+
+
+def _deaf(peer: Peer, to: int) -> Callable[[int, bytes], bytes]:
+    hear = peer.box.receive
+    return lambda src, data: b"" if src == to else hear(src, data)
+
+
 def test_a_device_that_never_comes_is_named(peers: Callable[..., list[Peer]]) -> None:
     (a,) = peers(1, absent=1, changes={0: {"patience": replace(PATIENCE, meet_s=0.5)}})
     assert a.meet() == {1: "does not answer"}
@@ -137,7 +156,7 @@ def test_a_device_of_other_settings_is_told_the_difference_and_the_rest_goes_on(
     wrong = {
         "terms": replace(TERMS, config="x"),
         "story": json.dumps({**story, "seed": 1}).encode(),
-        "run": bytes(15) + b"1",
+        "run": bytes(7) + b"1",
     }
     right = {"story": json.dumps(story).encode(), "patience": replace(PATIENCE, meet_s=3)}
     a, b, c = peers(3, changes={0: right, 1: right, 2: wrong})
@@ -157,7 +176,7 @@ def test_a_device_of_other_settings_is_told_the_difference_and_the_rest_goes_on(
 def test_two_devices_of_one_name(peers: Callable[..., list[Peer]], free_ports: Callable[[int], list[int]]) -> None:
     a, b = met(peers(2))
     book = replace(b.book, listen=f"127.0.0.1:{free_ports(1)[0]}")
-    second = Peer(book=book, life=9, terms=TERMS, run=bytes(16), story=b"{}", patience=replace(PATIENCE, meet_s=1.0))
+    second = Peer(book=book, life=9, terms=TERMS, run=bytes(8), story=b"{}", patience=replace(PATIENCE, meet_s=1.0))
     try:
         assert second.meet() == {0: "says that a b is connected already"}
     finally:
@@ -171,7 +190,7 @@ def test_a_returning_device_hears_where_the_others_are(peers: Callable[..., list
     b.close()
     made.remove(b)
     a.begin(Stage(1, 2))
-    again = Peer(book=book, life=5, terms=TERMS, run=bytes(16), story=b"{}", patience=PATIENCE)
+    again = Peer(book=book, life=5, terms=TERMS, run=bytes(8), story=b"{}", patience=PATIENCE)
     made.append(again)
     assert again.meet() == {}
     assert again.ahead() == Stage(1, 2)

@@ -28,12 +28,12 @@ from orthomesh.exchange.payload import Section, encode
 from orthomesh.types import Facts
 
 LETTER = Letter(
-    kind=Kind.PARCEL, run=bytes(range(16)), src=3, dst=258, life=2, stage=Stage(1, 7), phase=4, body=b"values"
+    kind=Kind.PARCEL, run=bytes(range(8)), src=3, dst=258, life=2, stage=Stage(1, 7), phase=4, body=b"values"
 )
 letters = st.builds(
     Letter,
     kind=st.sampled_from(Kind),
-    run=st.binary(min_size=16, max_size=16),
+    run=st.binary(min_size=8, max_size=8),
     src=st.integers(0, 2**16 - 1),
     dst=st.integers(0, 2**16 - 1),
     life=st.integers(0, 2**64 - 1),
@@ -61,10 +61,10 @@ def test_the_head_is_as_documented() -> None:
     assert data[:5] == b"OMW1\x01"
     assert data[5] == Kind.PARCEL
     assert data[6] == 1  # method
-    assert data[8:24] == bytes(range(16))
-    assert struct.unpack("<II", data[24:32]) == (3, 258)
-    assert struct.unpack("<QIHQ", data[32:54]) == (2, 7, 4, 6)
-    assert len(data) == HEAD_BYTES + 6 == 76
+    assert data[8:16] == bytes(range(8))
+    assert struct.unpack("<HH", data[16:20]) == (3, 258)
+    assert struct.unpack("<QIHQ", data[20:42]) == (2, 7, 4, 6)
+    assert len(data) == HEAD_BYTES + 6 == 56
     assert data.endswith(b"values")
 
 
@@ -90,7 +90,7 @@ def test_any_bytes_end_in_a_refusal(noise: bytes, kept: int) -> None:
 
 def test_a_length_is_refused_before_its_bytes_are_looked_at() -> None:
     data = bytearray(pack(LETTER))
-    data[46:54] = struct.pack("<Q", 1 << 60)
+    data[34:42] = struct.pack("<Q", 1 << 60)
     assert refusal(bytes(data)) is Refusal.OVERSIZED
     assert refusal(pack(replace(LETTER, body=b"x" * 11)), max_body=10) is Refusal.OVERSIZED
     assert unpack(pack(replace(LETTER, body=b"x" * 10)), 10).body == b"x" * 10
@@ -108,7 +108,7 @@ def test_a_length_is_refused_before_its_bytes_are_looked_at() -> None:
     ],
 )
 def test_nothing_beyond_bounds_is_sent(changes: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=r"is not below|a run is 16 bytes"):
+    with pytest.raises(ValueError, match=r"is not below|a run is 8 bytes"):
         pack(replace(LETTER, **changes))  # type: ignore[arg-type]
 
 

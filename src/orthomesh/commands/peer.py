@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.live import Live
+from rich.text import Text
 
 from .speech import sentences
 
@@ -39,7 +43,9 @@ def peer(
             peering.begin_directory(directory, plain(x))
             for note in notes if not quiet else ():
                 console.print(f"note: {note}", markup=False, soft_wrap=True)
-            with served(node.page, lambda: peering.told(status, engine)):
+            line_below = Live(_Line(lambda: peering.told(status, engine)), console=console, transient=True)
+            shown = line_below if console.is_terminal and not quiet else nullcontext()
+            with served(node.page, lambda: peering.told(status, engine)), shown:
                 for event in peering.live(x, engine, status, directory, node.air):
                     said = f"note: {event}" if isinstance(event, str) else line(event, x.rounds)
                     if isinstance(event, str):
@@ -52,3 +58,16 @@ def peer(
         summary = finish(x, directory, notes, time.monotonic() - begun)
         console.print(f"{node.name}: final state sha256 {summary['final_sha256']}", soft_wrap=True)
         console.print(f"took {words(summary['wall_s'])}, report: {directory / 'report.html'}", soft_wrap=True)
+
+
+class _Line:
+    """The status as one line that is always of now."""
+
+    def __init__(self, tell: Callable[[], Mapping[str, Any]]) -> None:
+        self._tell = tell
+
+    def __rich__(self) -> Text:
+        from ..watching import in_words
+
+        told = self._tell()
+        return Text(in_words(str(told["name"]), told), style="cyan")

@@ -20,8 +20,8 @@ from .sockets import Carried, carried
 from .wire import HEAD_BYTES
 
 ROOT = "om"
-LEASE_MS = 8000
-"""After so long without a sign of life a connection is given up; a sign comes four times as often."""
+LEASE_MS, SIGNS = 10_000, 3
+"""After so long without a sign of life a connection is given up; and how many signs come in that time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +75,7 @@ def session_settings(book: Book, listens: bool = True) -> dict[str, Any]:
         "scouting/gossip/enabled": False,
         "transport/shared_memory/enabled": False,
         "transport/link/tx/lease": LEASE_MS,
+        "transport/link/tx/keep_alive": SIGNS,
         "transport/link/tx/queue/congestion_control/block/wait_before_close": 30_000_000,
         "transport/link/rx/max_message_size": book.max_body + (1 << 16),
         "low_pass_filter": [

@@ -98,7 +98,7 @@ class Mailbox:
         with self.stirred:
             code, more = TAKEN, b""
             try:
-                self._take(src, unpack(data, self.max_body))
+                more = self._take(src, unpack(data, self.max_body))
             except Refused as refused:
                 code = self._refuse(src, refused)
                 more = self._story if refused.why is Refusal.DIFFERENT else b""
@@ -113,12 +113,14 @@ class Mailbox:
             self._notes.append(f"refused a message of device {src}: {refused}")
         return int(refused.why)
 
-    def _take(self, src: int, letter: Letter) -> None:
+    def _take(self, src: int, letter: Letter) -> bytes:
+        """Put a letter where it belongs, or raise; returns what was asked for."""
         if (letter.src, letter.dst) != (src, self.me):
             said = f"it says from {letter.src} to {letter.dst}, but came over the connection of {src} to {self.me}"
             raise Refused(Refusal.OTHER_DEVICE, said)
         if letter.kind is Kind.HELLO:
-            return self._greeted(src, letter)
+            self._greeted(src, letter)
+            return b""
         if letter.run != self.run:
             raise Refused(Refusal.OTHER_RUN, "it belongs to another run")
         if src not in self.lives:
@@ -128,7 +130,18 @@ class Mailbox:
         self.furthest[src] = max(letter.stage, self.furthest.get(src, letter.stage))
         if letter.stage < self.stage:
             raise Refused(Refusal.STALE, f"it is of round {letter.stage.round + 1}, which is over here")
+        if letter.kind is Kind.ASK:
+            return self._heard_of(letter)
         self._put(src, letter)
+        return b""
+
+    def _heard_of(self, letter: Letter) -> bytes:
+        """Facts of a third device that have come here, for one that has not heard it itself."""
+        if len(letter.body) != 4:
+            raise Refused(Refusal.MALFORMED, "a question names one device in four bytes")
+        slot = Slot(True, letter.stage, 0, int.from_bytes(letter.body, "little"))
+        body = self._held.get(slot, (None, 0.0))[0] or b""
+        return body if len(body) <= MAX_REPLY - _REPLY.size else b""
 
     def _put(self, src: int, letter: Letter) -> None:
         slot = Slot(letter.kind is Kind.FACTS, letter.stage, letter.phase, src)

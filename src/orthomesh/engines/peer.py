@@ -12,14 +12,15 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from ..types import Edge, Envelope, Facts, Message, Phase, Round
 from .deadlines import Pace, Patience
 from .links import Book, Links
 from .mailbox import SWELL, TAKEN, Mailbox, Slot, Terms, hello, read_answer
-from .wire import HEAD_BYTES, Kind, Letter, Refusal, Stage, pack, pack_facts, unpack_facts
+from .wire import HEAD_BYTES, Kind, Letter, Refusal, Refused, Stage, pack, pack_facts, unpack_facts
 
 Y = TypeVar("Y")
 RETRY_S = 0.1
@@ -128,23 +129,42 @@ class Peer:
         return f"does not take the greeting: {Refusal(answer.code).name.lower()}"
 
     def share(self, facts: Mapping[int, Facts], t: Round) -> dict[int, Facts]:
-        """Tell own facts to whoever was met, and gather theirs; without those of devices that stay silent."""
+        """Tell own facts to whoever was met, and gather theirs; without those of devices that stay silent.
+
+        What did not come straight, since a message was lost or the two have no connection, is asked of the others, so
+        that all plan with the same facts. Where two have no connection, their gain is 0 and no plan pairs them.
+        """
         me, stage, now = self.book.me, self.box.stage, time.monotonic()
         own_s, others = now - self._idle_since, [k for k in self.met if k != me]
-        body, self._phase = pack_facts(facts[me]), 0
-        size = sum(facts[me].columns.values())
+        apart = dict.fromkeys(set(range(len(self.book.names))) - {me, *others}, 0.0)
+        mine = replace(facts[me], gains={**facts[me].gains, **apart})
+        body, self._phase, size = pack_facts(mine), 0, sum(mine.columns.values())
         sent = [self._send(k, Kind.FACTS, body, size, self.pace.facts_s(k, own_s)) for k in others]
-        wanted = {Slot(True, stage, 0, k): self.pace.facts_s(k, own_s) for k in others}
-        came = self._wait(wanted, sent)
-        for k in others:
-            if Slot(True, stage, 0, k) in came:
-                self.pace.saw_wait(k, came[Slot(True, stage, 0, k)][1])
+        came = self._wait({Slot(True, stage, 0, k): self.pace.facts_s(k, own_s) for k in others}, sent)
+        for slot, (_, took) in came.items():
+            self.pace.saw_wait(slot.src, took)
+        read = {s.src: self._read(s.src, b or b"") for s, (b, _) in came.items()}
+        for k in sorted(set(range(len(self.book.names))) - read.keys() - {me}):
+            if (told := self._ask(k, sorted(read))) is not None:
+                read[k] = told
         self._idle_since = time.monotonic()
-        read = {s.src: unpack_facts(b or b"", s.src, SWELL * self.book.max_body) for s, (b, _) in came.items()}
-        everybody = {**read, me: facts[me]}
+        everybody = {k: f for k, f in sorted({**read, me: mine}.items())}
         self._bits = {k: f.payload_bits for k, f in everybody.items()}
         self.missing |= set(others) - everybody.keys()
-        return {k: everybody[k] for k in sorted(everybody)}
+        return everybody
+
+    def _read(self, src: int, body: bytes) -> Facts:
+        return unpack_facts(body, src, SWELL * self.book.max_body)
+
+    def _ask(self, device: int, others: Sequence[int]) -> Facts | None:
+        """Facts of a device as another one has heard them."""
+        for k in others:
+            letter = self._letter(Kind.ASK, k, self.box.stage, 0, device.to_bytes(4, "little"))
+            answer = read_answer(self.links.push(k, pack(letter), 2.0))
+            if answer is not None and answer.code == TAKEN and answer.more:
+                with suppress(Refused):
+                    return self._read(device, answer.more)
+        return None
 
     def exchange(self, outbox: Sequence[Message], phase: Phase, t: Round) -> dict[int, list[Envelope]]:
         """Send what there is over own edges and take in one envelope per incoming edge, in order of sender."""

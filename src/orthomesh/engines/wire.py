@@ -21,15 +21,15 @@ from ..types import COLUMNS, Column, Facts
 
 MAGIC = b"OMW1"
 VERSION = 1
-CHECK_BYTES = 16
-RUN_BYTES = 16
+CHECK_BYTES = 8
+RUN_BYTES = 8
 MAX_DEVICES = 1 << 16
 MAX_METHODS = 256
 MAX_ROUNDS = 1 << 24
 MAX_PHASES = 1 << 12
 MAX_BODY = 1 << 30
 """Bytes; a device takes less where it is told so."""
-_HEAD = struct.Struct("<4sBBBB16sIIQIHQ")
+_HEAD = struct.Struct("<4sBBBB8sHHQIHQ")
 HEAD_BYTES = _HEAD.size + CHECK_BYTES
 
 
@@ -40,8 +40,7 @@ class Kind(IntEnum):
     FACTS = 2  # of this round
     PARCEL = 3  # over one edge of a phase
     NOTHING = 4  # over this edge nothing comes: nothing was sent, or the air took it
-    ASK = 5  # what do you have for me
-    LEAVE = 6  # I have finished
+    ASK = 5  # whether you have heard the facts of a device I have not
 
 
 class Refusal(IntEnum):
@@ -77,7 +76,7 @@ class Stage(NamedTuple):
 class Letter:
     """One message as both ends see it.
 
-    run: digest of what all devices of a run agree on. [16 bytes]  life: grows whenever the sender starts anew.
+    run: digest of what all devices of a run agree on. [8 bytes]  life: grows whenever the sender starts anew.
     phase: place in the plan's phases, 0 where there is none. body: raw bytes; what they mean, `kind` says.
     """
 
@@ -157,8 +156,8 @@ def _out_of_bounds(letter: Letter) -> str:
     return next((f"{n} {v} is not below {bound}" for n, (v, bound) in bounds.items() if not 0 <= v < bound), "")
 
 
-_FACTS = struct.Struct(f"<Q{len(COLUMNS)}QI")
-_GAIN = struct.Struct("<Id")
+_FACTS = struct.Struct(f"<Q{len(COLUMNS)}IH")
+_GAIN = struct.Struct("<Hd")
 LARGEST_BITS = 1 << 62
 
 
