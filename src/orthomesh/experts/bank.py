@@ -12,14 +12,14 @@ from ..types import Array, Arrays
 
 PARTS = {
     "members": ("uint32", 1),
-    "values": ("float16", 1),
+    "values": ("float16 float32", 1),
     "masks": ("uint8", 2),
     "seeds": ("uint64", 1),
     "codes": ("float16", 2),
-    "sketches": ("float16", 2),
+    "sketches": ("float16 uint8", 2),
     "versions": ("uint32", 1),
 }
-"""Type and number of dimensions of what is kept of a cluster."""
+"""Types and number of dimensions of what is kept of a cluster; float32 and uint8 where it came coded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,8 @@ def load(arrays: Mapping[str, Array], num_expansion: int, apart: bool = False) -
         raise ValueError(f"a cluster's record lacks {', '.join(sorted(missing))}")
     for name, (kind, ndim) in PARTS.items():
         part = arrays[name]
-        if part.dtype.name != kind or part.ndim != ndim:
+        if part.dtype.name not in kind.split() or part.ndim != ndim:
+            kind = kind.replace(" ", " or ")
             raise ValueError(f"{name} of a cluster must be {kind} with {ndim} axes, got {part.dtype} {part.shape}")
     members = tuple(int(k) for k in arrays["members"])
     if not members or list(members) != sorted(set(members)):

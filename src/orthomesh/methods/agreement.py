@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ..adapters.mask import bid, negotiate, pack_bid, unpack_bid
+from ..adapters.mask import negotiate
 from ..exchange.payload import Section, decode
 from ..experts.bank import put
 from ..types import Array, Arrays, DeviceState, Edge, Envelope, Phase, Round
+from .coding import code_bid, read_bid, wish
 from .learning import score
-from .parts import shape, taken, under_mask, unpack
+from .parts import every_run, shape, taken, under_mask, unpack
 from .sparse_orthogonal import SparseOrthogonal
 
 
@@ -27,9 +28,9 @@ def offer(device: DeviceState, carries: tuple[int, ...], c: SparseOrthogonal) ->
     if c.masks == "independent":
         return []
     if "cluster" in own:
-        return [Section("one_off", "taken", np.packbits(taken(device, carries)))]
-    sizes, quota = shape(own)
-    parts = [Section("one_off", "bid", pack_bid(bid(score(own, device.id, c), sizes, quota)))]
+        return [Section("one_off", "taken", np.packbits(taken(device, carries)[:: c.run]))]
+    sizes, quota = every_run(*shape(own), c.run)
+    parts = [Section("one_off", "bid", code_bid(wish(score(own, device.id, c), sizes, quota, c), c))]
     parts.append(Section("one_off", "quota", quota.astype(np.uint32)))
     if len(carries) > 1:
         parts.append(Section("one_off", "seed", own["seed"]))
@@ -64,25 +65,27 @@ def _negotiated(
     device: DeviceState, inbox: Sequence[Envelope], mine: Sequence[Edge], t: Round, c: SparseOrthogonal
 ) -> tuple[Arrays, dict[int, Array]]:
     """The device's parts under its mask, and the masks of those whose bids it has heard, by id."""
-    own, (sizes, quota) = device.own, shape(device.own)
+    own, (sizes, quota) = device.own, every_run(*shape(device.own), c.run)
+    num = own["B"].size // c.run
     heard = {e.src: decode(payload) for e, payload in inbox if payload is not None}
     for e, payload in inbox:
         if payload is not None:
-            _check(e, heard[e.src], own["B"].size, len(sizes))
-    bids = {k: unpack_bid(parts["bid"], own["B"].size) for k, parts in heard.items() if "bid" in parts}
+            _check(e, heard[e.src], num, len(sizes))
+    bids = {k: read_bid(parts["bid"], num, c) for k, parts in heard.items() if "bid" in parts}
     owed = {k: heard[k]["quota"].astype(int) for k in bids}
     units = {e.src: e.carries for e, _ in inbox if e.src in bids}
     if "mask" in own:
-        closed = taken(device, own["cluster"].tolist())
+        closed = taken(device, own["cluster"].tolist())[:: c.run]
     else:
         unit = next((e.carries for e in mine if device.id in e.carries), (device.id,))
         if unit[0] not in bids:  # it leads its unit, or has not heard who does
             unit = unit if unit[0] == device.id else (device.id,)
-            bids[device.id], owed[device.id] = bid(score(own, device.id, c), sizes, quota), quota
+            bids[device.id], owed[device.id] = wish(score(own, device.id, c), sizes, quota, c), quota
         units[unit[0]] = unit
-        told = {k: unpack(parts["taken"], own["B"].size) for k, parts in heard.items() if "taken" in parts}
-        closed = np.logical_or.reduce([np.zeros(own["B"].size, dtype=bool), *told.values()])
-    masks = negotiate(bids, sizes, owed, closed) if bids else {}
+        told = {k: unpack(parts["taken"], num) for k, parts in heard.items() if "taken" in parts}
+        closed = np.logical_or.reduce([np.zeros(num, dtype=bool), *told.values()])
+    agreed = negotiate(bids, sizes, owed, closed) if bids else {}
+    masks = {k: np.repeat(mask, c.run) for k, mask in agreed.items()}
     by_device = {k: masks[first] for first, unit in units.items() for k in unit}
     if "mask" not in own:
         own = under_mask(_shared(own, unit, heard.get(unit[0])), by_device.pop(device.id), t)

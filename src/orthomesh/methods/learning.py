@@ -18,7 +18,8 @@ from ..types import Array, Arrays, DeviceState, Learnt, Round
 from ..units import from_db
 from ..wireless.compute import parameter_budget
 from ..wireless.power import payload_limit_bits
-from .parts import cuts_of, fixed_bits, shape, under_mask, unpack
+from .coding import code_sketch
+from .parts import by_run, cuts_of, every_run, fixed_bits, shape, under_mask, unpack
 from .setup import Setup, device_rows
 from .sparse_orthogonal import SparseOrthogonal
 
@@ -45,7 +46,8 @@ def fit(device: DeviceState, t: Round, c: SparseOrthogonal, setup: Setup) -> tup
         own, learnt = _train(own, device.id, t, range(warmup), c, setup)
         if c.masks == "negotiated":
             return replace(device, own=own), learnt  # the mask waits for the cluster's bids
-        own = under_mask(own, top_mask(score(own, device.id, c), *shape(own)), t)
+        mask = top_mask(by_run(score(own, device.id, c), c.run), *every_run(*shape(own), c.run))
+        own = under_mask(own, np.repeat(mask, c.run), t)
         if warmup == steps:
             return replace(device, own=own), learnt
     own, rest = _train(own, device.id, t, range(warmup, steps), c, setup)
@@ -110,17 +112,23 @@ def _num_told(num_code: int, c: SparseOrthogonal) -> int:
 
 
 def _begun(device: DeviceState, c: SparseOrthogonal, setup: Setup) -> dict[str, Array]:
-    """The parts of a device that starts: what it tells of its task, quotas, and an expansion of zeros."""
+    """The parts of a device that starts: what it tells of its task, quotas, and an expansion of zeros.
+
+    Raises:
+        ValueError: runs that do not fit the layout.
+    """
     from ..models.answer import prompt_means, prompt_sketches
     from ..models.base import load_base
 
     base, rows = load_base(setup.model), device_rows(setup, device.id)
+    every_run(base.layout.expansion_sizes, np.zeros(1), c.run)
     code = told = np.zeros(0, dtype=np.float16)
     if needs_code(c):
         means = prompt_means(base, rows[:CODE_PROMPTS])
         code = task_code(means).astype(np.float16)
     if c.choice == "discriminant":
         told = pack(task_sketch(prompt_sketches(base, rows[:SKETCH_PROMPTS], c.sketch_blocks, c.sketch)))
+        told = code_sketch(told, c.sketch) if c.sketch_bits == 8 else told
     begun: Mapping[str, Array] = {
         "code": code,
         "sketch": told,

@@ -2,7 +2,8 @@
 
 own: seed, code, sketch, quota and sizes of every matrix, spans (matrices that share a quota), B, moment/*; error (R11)
 and saliency (R2) where wanted; later mask (bits), masked (round it was found in), cluster (ids), group (ids of devices
-with the same adapter), sent (values last sent, 16 bit), version (round of that).
+with the same adapter), sent (values last sent, as receivers read them), version (round of that), owed (what coarse
+values have left out, for groups).
 bank: member/ID/* of its own cluster: the mask that its bid led to, later what it told: values, version, mask, code,
 sketch, seed. cluster/ID/*: records of other clusters.
 """
@@ -40,6 +41,27 @@ def shape(own: Arrays) -> tuple[tuple[int, ...], Array]:
     """Positions of every group of matrices, and how many of them the device is owed. [G] each"""
     sizes, quota = merged(own["sizes"], own["spans"]), merged(own["quota"], own["spans"])
     return tuple(sizes.tolist()), quota
+
+
+def every_run(sizes: tuple[int, ...], quota: Array, run: int) -> tuple[tuple[int, ...], Array]:
+    """Runs of every group, and how many of them the device is owed, at least one. [G] each
+
+    Raises:
+        ValueError: a matrix that does not divide into runs.
+
+    >>> every_run((64, 128), np.array([8, 16]), 8)
+    ((8, 16), array([1, 2]))
+    """
+    if run == 1:
+        return sizes, quota
+    if any(n % run for n in sizes):
+        raise ValueError(f"run {run} must divide the entries of every B, that is {sorted(set(sizes))}")
+    return tuple(n // run for n in sizes), np.maximum(1, np.round(quota / run).astype(np.int64))
+
+
+def by_run(score: Array, run: int) -> Array:
+    """Scores of runs of neighbouring positions: the sum over each. [sum d r / run]"""
+    return score if run == 1 else np.asarray(score.reshape(-1, run).sum(axis=1))
 
 
 def fixed_bits(num_expansion: int, num_told: int) -> int:

@@ -19,8 +19,9 @@ from ..adapters.mask import Level
 from ..adapters.projection import Kind, projection
 from ..adapters.refinement import Refinement, refine
 from ..config import STRICT
+from ..exchange.quantise import Precision
 from ..exchange.union import Rule
-from ..experts.bank import ClusterRecord, get, load, places, read
+from ..experts.bank import ClusterRecord, get, places, read
 from ..experts.sketch import unpack
 from ..planning.problem import Solver
 from ..types import Bank, DeviceState, Expert, Method
@@ -59,6 +60,8 @@ class SparseOrthogonal:
     steps, anything (control), or signed values, the formula to the letter."""
     level: Level = "matrix"
     """R2: whether each matrix has a quota, each transformer block, or all together (LoRI)."""
+    run: Annotated[int, Field(ge=1, le=4096)] = 1
+    """R8: neighbouring entries of a row of B that are active or not together; mask and bids shrink by as much."""
     warmup_steps: Annotated[int, Field(ge=1)] | None = None
     """R2: dense steps before the mask; none: the whole first round."""
     masks: Literal["negotiated", "independent"] = "negotiated"
@@ -74,10 +77,17 @@ class SparseOrthogonal:
     pool: Annotated[float, Field(gt=0)] | None = None
     """R11: devices whose task codes differ by at most so many times what chance explains share projection and mask and
     average B every round; one task comes to about 1, two to above 10, so that 4 tells them apart. None: nobody."""
-    exchange: Literal["changed", "every"] = "changed"
-    """R12: values travel when they have changed enough, and in the last round; or every round."""
+    exchange: Literal["changed", "every", "last"] = "changed"
+    """R12: values travel when they have changed enough, and in the last round; or every round; or in the last only."""
     change: Annotated[float, Field(ge=0)] = 0.5
     """R12: enough is this relative change since they were last sent."""
+    values: Precision = "float16"
+    """R8: how entries of B travel. `int8` and `int4` share a scale among 64; groups of `pool` make up for what one
+    telling left out in the next."""
+    mask_code: Literal["raw", "entropy"] = "raw"
+    """R8: masks and bids as bitmaps, or at their entropy."""
+    sketch_bits: Literal[16, 8] = 16
+    """R8: of the covariance in a task sketch."""
     inter_every: Annotated[int, Field(ge=1)] = 1
     """Rounds from one exchange between clusters to the next; they also exchange in the last round."""
     cast: Literal["broadcast", "unicast"] = "broadcast"
@@ -124,6 +134,10 @@ class SparseOrthogonal:
             raise ValueError("pool needs seeds: own and masks: negotiated, since a group is known by its projection")
         if self.pool is not None and self.on_infeasible != "drop_link":
             raise ValueError("pool needs on_infeasible: drop_link, since a group averages exactly what was sent")
+        if self.on_infeasible != "drop_link" and (
+            self.values != "float16" or self.mask_code == "entropy" or self.sketch_bits == 8
+        ):
+            raise ValueError("values, mask_code and sketch_bits other than plain need on_infeasible: drop_link")
         if setup.radio.access == "reuse" and self.on_infeasible != "drop_link":
             raise ValueError("radio.access: reuse needs on_infeasible: drop_link, a plan cannot tell who will disturb")
         if self.max_cost is not None or self.link_gain_db is not None:
@@ -164,12 +178,12 @@ def bank(device: DeviceState, c: SparseOrthogonal, setup: Setup) -> Bank:
     Devices of one group (R11) are one expert, which goes by the first of them and by the mean of their codes.
     """
     from ..models.base import load_base
+    from .coding import read_record  # late: it reads these settings
 
     if "mask" not in device.own:
         return Bank(experts=())
-    base = load_base(setup.model)
-    size, apart = base.layout.num_expansion, c.aggregation == "stack"
-    records = [load(get(device.bank, f"cluster/{k}"), size, apart) for k in places(device.bank, "cluster")]
+    base, sizes = load_base(setup.model), device.own["sizes"]
+    records = [read_record(get(device.bank, f"cluster/{k}"), sizes, c) for k in places(device.bank, "cluster")]
     records.append(cluster_record(device, c.aggregation))  # last: of its own cluster it knows most
     rows = {k: (record, n) for record in records for n, k in enumerate(record.members)}
     alike: dict[int, list[int]] = {}
@@ -191,9 +205,11 @@ def bank(device: DeviceState, c: SparseOrthogonal, setup: Setup) -> Bank:
 
 def _expert(owner: int, rows: Sequence[tuple[ClusterRecord, int]], base: Any, c: SparseOrthogonal) -> Expert:
     """The expert of devices that share an adapter, each as its cluster's record and its row in it."""
+    from .coding import read_sketch  # late: it reads these settings
+
     record, n = rows[0]
     drawn = c.refinement == "none"  # else a seed alone does not make A again
-    told = [r.sketches[m] for r, m in rows]
+    told = [read_sketch(r.sketches[m]) for r, m in rows]
     A = projection(int(record.seeds[n]), base.layout, c.projection)
     whole = [read(r, r.members[m]) for r, m in (rows if c.aggregation == "stack" else rows[:1])]
     return Expert(

@@ -10,12 +10,14 @@ import numpy as np
 from ..adapters.mask import BITS, merged, spans
 from ..exchange.intercluster import is_due
 from ..exchange.payload import Section, decode, encode
-from ..experts.bank import get, put, store
+from ..exchange.quantise import tell
+from ..experts.bank import get, put
 from ..types import Array, Arrays, Column, DeviceState, Envelope, Facts, Message, Phase, Plan, Round
 from ..wireless.link import max_power_w
 from .agreement import agree, offer
 from .clusters import Limits, agreement, arrange, exchange_phases, power_w
-from .parts import change, cluster_record, fixed_bits, holds, keep_record, member_parts, shape, values
+from .coding import coded, is_coded, opened, payload_bits, record
+from .parts import change, fixed_bits, holds, keep_record, member_parts, shape, unpack, values
 from .pooling import averaged, groups
 from .setup import Setup
 from .shortage import CHARGED, room_of, telling, whole, with_room
@@ -31,6 +33,15 @@ COLUMN_OF: Mapping[str, Column] = {
     "sketches": "codes",
 }
 """What the parts of a cluster's record are charged to."""
+OWN_COLUMN: Mapping[str, Column] = {
+    **CHARGED,
+    "version": "control",
+    "mask": "mask",
+    "code": "codes",
+    "sketch": "codes",
+    "seed": "one_off",
+}
+"""What the parts of a device's own message are charged to."""
 
 
 def describe(device: DeviceState, t: Round, c: SparseOrthogonal) -> Facts:
@@ -51,9 +62,9 @@ def describe(device: DeviceState, t: Round, c: SparseOrthogonal) -> Facts:
     elif c.pool is not None:
         public |= {"code": own["code"], "error": own["error"]}
     told = encode([Section("codes" if n in ("code", "error") else "control", n, a) for n, a in public.items()])
-    size = fixed_bits(own["B"].size, own["code"].size + own["sketch"].size) + 16 * int(quota.sum())
+    size = payload_bits(own, quota, c)
     if "mask" not in own:
-        size = max(size, BITS * own["B"].size + 16 * own["code"].size + 32 * quota.size + 2048)  # of a bid
+        size = max(size, BITS * own["B"].size // c.run + 16 * own["code"].size + 32 * quota.size + 2048)  # of a bid
     return Facts(id=device.id, public=public, columns=told.columns, payload_bits=size)
 
 
@@ -97,7 +108,7 @@ def _version(device: Facts) -> int:
 
 def travels(changed: float, t: Round, c: SparseOrthogonal) -> bool:
     """Whether values are worth sending now, given their `change` (R12)."""
-    if changed < 0:
+    if changed < 0 or (c.exchange == "last" and not t.is_last):
         return False
     return c.exchange == "every" or changed >= c.change or (t.is_last and changed > 0)
 
@@ -112,7 +123,7 @@ def send(device: DeviceState, phase: Phase, t: Round, c: SparseOrthogonal) -> tu
             sections = offer(device, carries, c)
         elif phase.name == "intra":
             own, told = _marked(device, phase, t, c)
-            sections = _own_parts(own, told, any(e.fresh for e in edges))
+            sections = _own_parts(own, told, any(e.fresh for e in edges), c)
         else:
             sections = _records(device, carries, any(e.fresh for e in edges), c)
         if sections:
@@ -122,15 +133,12 @@ def send(device: DeviceState, phase: Phase, t: Round, c: SparseOrthogonal) -> tu
     return tuple(messages)
 
 
-def _own_parts(own: Arrays, told: Arrays, fresh: bool) -> list[Section]:
+def _own_parts(own: Arrays, told: Arrays, fresh: bool, c: SparseOrthogonal) -> list[Section]:
     """The values last sent, or what is told now; with mask, code and seed where they are lacking."""
-    parts = [Section(CHARGED[name], name, array) for name, array in (told or {"values": own["sent"]}).items()]
-    parts.append(Section("control", "version", own["version"]))
+    parts: Arrays = {**(told or {"values": own["sent"]}), "version": own["version"]}
     if fresh:
-        parts += [Section("mask", "mask", own["mask"]), Section("codes", "code", own["code"])]
-        parts.append(Section("codes", "sketch", own["sketch"]))
-        parts.append(Section("one_off", "seed", own["seed"]))
-    return parts
+        parts = {**parts, **{name: own[name] for name in ("mask", "code", "sketch", "seed")}}
+    return [Section(OWN_COLUMN[name], name, array) for name, array in coded(parts, own["sizes"], c).items()]
 
 
 def _records(device: DeviceState, carries: tuple[int, ...], fresh: bool, c: SparseOrthogonal) -> list[Section]:
@@ -139,7 +147,7 @@ def _records(device: DeviceState, carries: tuple[int, ...], fresh: bool, c: Spar
     for cluster in carries:
         parts: Arrays = get(device.bank, f"cluster/{cluster}")
         if cluster in device.own["cluster"]:
-            parts = store(cluster_record(device, c.aggregation))
+            parts = record(device, c)
         for name, array in parts.items():
             if fresh or name in ("values", "members", "versions"):
                 sections.append(Section(COLUMN_OF[name], f"{cluster}/{name}", array))
@@ -154,6 +162,7 @@ def merge(device: DeviceState, inbox: Sequence[Envelope], phase: Phase, t: Round
     for src, parts in ((e.src, decode(payload)) for e, payload in inbox if payload is not None):
         if phase.name == "intra":
             held, size = get(bank, f"member/{src}"), device.own["B"].size
+            parts = opened(src, parts, held, device.own["sizes"], c)
             known = member_parts(src, held, whole(src, parts, held, size), size)
             bank = put(bank, f"member/{src}", known)
             continue
@@ -171,6 +180,12 @@ def _marked(device: DeviceState, phase: Phase, t: Round, c: SparseOrthogonal) ->
     own = device.own
     if not travels(change(own, t, c.masks == "negotiated"), t, c):
         return own, {}
+    if is_coded(c):
+        active = own["B"][unpack(own["mask"], own["B"].size)]
+        step = tell(active, own.get("owed") if "group" in own else None, c.values)
+        owed = {"owed": step.residual} if "group" in own else {}
+        now = np.array(t.index + 1, dtype=np.uint32)
+        return {**own, **owed, "sent": step.sent, "version": now}, {"values": step.sent}
     room = room_of(device.id, phase, fixed_bits(own["B"].size, own["code"].size + own["sketch"].size))
     told = telling(own, values(own), room, c.on_infeasible)
     marked = {**own, "sent": told.sent, "version": np.array(t.index + 1, dtype=np.uint32)}

@@ -1,0 +1,189 @@
+r"""What a device of the paper's method tells, in fewer bits (R8): quantised values, masks and bids at their entropy.
+
+Arrays are coded when they are sent and read when they arrive; records of clusters stay coded in a bank, one code for
+each member, so that who passes them on sends the very bytes that the member made. `own` and `member` keep plain arrays;
+values there are what receivers read, which codes to the same bits again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..adapters.mask import BITS, bid, pack_bid, unpack_bid
+from ..exchange.entropy import decode_levels, decode_mask, encode_levels, encode_mask, entropy_bits
+from ..exchange.quantise import dequantise, num_bytes, quantise
+from ..exchange.union import join
+from ..experts.bank import ClusterRecord, load, store
+from ..types import Array, Arrays, DeviceState
+from .parts import by_run, cluster_record, every_run, fixed_bits, unpack
+from .sparse_orthogonal import SparseOrthogonal
+
+
+def is_coded(c: SparseOrthogonal) -> bool:
+    """Whether values, masks or sketches travel otherwise than as plain arrays."""
+    return c.values != "float16" or c.mask_code == "entropy" or c.sketch_bits == 8
+
+
+def payload_bits(own: Arrays, quota: Array, c: SparseOrthogonal) -> int:
+    """Size of what a device sends when its values are new to somebody."""
+    size, active = own["B"].size, int(quota.sum())
+    told = -(-8 * (own["code"].nbytes + own["sketch"].nbytes) // 16)
+    mask = size if c.mask_code == "raw" else math.ceil(1.02 * entropy_bits(active / size) * size / c.run)
+    return fixed_bits(mask, told) + 8 * num_bytes(active, c.values)
+
+
+def code_bid(levels: Array, c: SparseOrthogonal) -> Array:
+    """A bid as it travels."""
+    return pack_bid(levels) if c.mask_code == "raw" else encode_levels(levels, 1 << BITS)
+
+
+def read_bid(code: Array, num: int, c: SparseOrthogonal) -> Array:
+    """The levels of a bid for `num` runs.
+
+    Raises:
+        ValueError: no bid for as many.
+    """
+    return unpack_bid(code, num) if c.mask_code == "raw" else decode_levels(code, 1 << BITS, num)
+
+
+def wish(score: Array, sizes: tuple[int, ...], quota: Array, c: SparseOrthogonal) -> Array:
+    """Levels of a device's bid for runs of neighbouring entries, from its score of entries."""
+    return bid(by_run(score, c.run), sizes, quota)
+
+
+def code_mask(packed: Array, sizes: Array, c: SparseOrthogonal) -> Array:
+    """A mask as it travels, from its bits."""
+    if c.mask_code == "raw":
+        return packed
+    runs = unpack(packed, int(sizes.sum()))[:: c.run]
+    return encode_mask(runs, _runs(sizes, c))
+
+
+def read_mask(code: Array, sizes: Array, c: SparseOrthogonal) -> Array:
+    """The bits of a mask that arrived.
+
+    Raises:
+        ValueError: no mask of this layout.
+    """
+    if c.mask_code == "raw":
+        return code
+    cuts = _runs(sizes, c)
+    return np.packbits(np.repeat(decode_mask(code, sum(cuts), cuts), c.run))
+
+
+def _runs(sizes: Array, c: SparseOrthogonal) -> tuple[int, ...]:
+    return every_run(tuple(sizes.tolist()), sizes, c.run)[0]
+
+
+def code_sketch(packed: Array, size: int) -> Array:
+    """A packed sketch of m numbers: mean and reach in 16 bit as they are, the covariance in 8 with scales. [b]"""
+    kept = np.concatenate([packed[:size], packed[-1:]]).astype("<f2")
+    return np.concatenate([kept.view(np.uint8), quantise(packed[size:-1].astype(np.float32), "int8")])
+
+
+def read_sketch(told: Array) -> Array:
+    """A packed sketch of what was told, coded or plain. [m + m (m + 1) / 2 + 1]
+
+    Raises:
+        ValueError: a length no sketch has, or numbers that are not finite.
+    """
+    if told.dtype != np.uint8:
+        return told
+    size = next((m for m in range(1, 513) if _sketch_bytes(m) == told.size), 0)
+    if not size:
+        raise ValueError(f"{told.size} bytes are no task sketch")
+    kept = np.frombuffer(told[: 2 * size + 2].tobytes(), "<f2").astype(np.float32)
+    upper = dequantise(told[2 * size + 2 :], "int8", size * (size + 1) // 2)
+    return np.concatenate([kept[:-1], upper, kept[-1:]])
+
+
+def _sketch_bytes(size: int) -> int:
+    return 2 * size + 2 + num_bytes(size * (size + 1) // 2, "int8")
+
+
+def coded(parts: Arrays, sizes: Array, c: SparseOrthogonal) -> dict[str, Array]:
+    """What a device tells its cluster, as it travels."""
+    out = dict(parts)
+    if is_coded(c):
+        out["values"] = quantise(parts["values"], c.values)
+        if "mask" in parts:
+            out["mask"] = code_mask(parts["mask"], sizes, c)
+    return out
+
+
+def opened(src: int, parts: Arrays, known: Arrays, sizes: Array, c: SparseOrthogonal) -> dict[str, Array]:
+    """A member's message as plain arrays; without its values where its mask is not known.
+
+    Raises:
+        ValueError: parts that are no codes of this layout.
+    """
+    out = dict(parts)
+    if not is_coded(c):
+        return out
+    try:
+        if "mask" in parts:
+            out["mask"] = read_mask(parts["mask"], sizes, c)
+        mask = out.get("mask", known.get("mask"))
+        code = out.pop("values")
+        if mask is not None:
+            out["values"] = dequantise(code, c.values, int(unpack(mask, int(sizes.sum())).sum()))
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"device {src} sent values or a mask that cannot be read: {error}") from None
+    return out
+
+
+def record(device: DeviceState, c: SparseOrthogonal) -> dict[str, Array]:
+    """The record of the device's own cluster as it travels: joined, or where it is coded each member by itself."""
+    if not is_coded(c):
+        return store(cluster_record(device, c.aggregation))
+    r, sizes = cluster_record(device, "stack"), device.own["sizes"]
+    plain = store(r)
+    values = [quantise(row[mask], c.values) for row, mask in zip(r.joined, r.masks, strict=True)]
+    out = {**plain, "values": np.concatenate(values), "sketches": r.sketches}
+    if c.mask_code == "entropy":
+        masks = [code_mask(np.packbits(mask), sizes, c) for mask in r.masks]
+        lengths = np.array([m.size for m in masks], dtype="<u4").view(np.uint8)
+        out["masks"] = np.concatenate([lengths, *masks])
+    return out
+
+
+def read_record(parts: Arrays, sizes: Array, c: SparseOrthogonal) -> ClusterRecord:
+    """A record that arrived, joined by the rule of R5.
+
+    Raises:
+        ValueError: parts that do not fit together, or are no codes of this layout.
+    """
+    num = int(sizes.sum())
+    if not is_coded(c):
+        return load(parts, num, c.aggregation == "stack")
+    members = parts["members"].size if "members" in parts else 0
+    packed = parts.get("masks", np.zeros(0, dtype=np.uint8))
+    if c.mask_code == "entropy":
+        packed = np.stack([read_mask(code, sizes, c) for code in _cut(packed, members)])
+    if packed.ndim != 2 or packed.shape[1] != -(-num // 8) or "values" not in parts:
+        raise ValueError(f"masks of shape {packed.shape} do not fit {members} members and {num} entries")
+    held = [int(n) for n in np.unpackbits(packed, axis=1, count=num).sum(axis=1)]
+    ends = np.cumsum([num_bytes(n, c.values) for n in held])
+    if parts["values"].shape != (int(ends[-1]),):
+        raise ValueError(f"{parts['values'].size} bytes of values do not fit masks of {held} entries")
+    codes = np.split(parts["values"], ends[:-1])
+    values = [dequantise(code, c.values, n) for code, n in zip(codes, held, strict=True)]
+    r = load({**parts, "masks": packed, "values": np.concatenate(values)}, num, apart=True)
+    rows = dict(zip(r.members, r.joined, strict=True))
+    joined = join(rows, dict(zip(r.members, r.masks, strict=True)), c.aggregation)
+    return ClusterRecord(**{**{n: getattr(r, n) for n in r.__dataclass_fields__}, "joined": joined})
+
+
+def _cut(code: Array, members: int) -> Sequence[Array]:
+    """Codes of as many masks; their lengths stand in front.
+
+    Raises:
+        ValueError: lengths that do not add up.
+    """
+    lengths = np.frombuffer(code[: 4 * members].tobytes(), dtype="<u4").astype(np.int64)
+    if not members or lengths.size != members or 4 * members + int(lengths.sum()) != code.size:
+        raise ValueError(f"{code.size} bytes are not the masks of {members} members")
+    return np.split(code[4 * members :], np.cumsum(lengths)[:-1])
