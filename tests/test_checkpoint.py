@@ -7,6 +7,7 @@ import hashlib
 import os
 import subprocess
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from orthomesh.checkpoint import digest, load_devices, save_devices, write_whole
+from orthomesh.checkpoint import Shelf, digest, load_devices, save_devices, write_whole
 from orthomesh.types import DeviceState
 
 States = Mapping[int, DeviceState]
@@ -222,3 +223,23 @@ def test_a_directory_that_cannot_be_made_is_an_error_of_the_system(tmp_path: Pat
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(OSError, match="file"):
         write_whole(tmp_path / "file" / "x.json", b"new")
+
+
+def test_what_cannot_be_written_is_kept_and_the_latest_is_written(tmp_path: Path) -> None:
+    shelf, full = Shelf(), [True]
+
+    def write(name: str, text: str) -> None:
+        if full[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_whole(tmp_path / name, text.encode())
+
+    said = shelf.put("the state", partial(write, "state", "old"))
+    assert said == "the state cannot be written, No space left on device; kept in memory until it can"
+    assert shelf.put("a record", partial(write, "record", "1")) == ""  # that has been said
+    assert shelf.put("the state", partial(write, "state", "new")) == ""
+    full[0] = False
+    assert shelf.clear() == ""
+    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"state": "new", "record": "1"}
+    (tmp_path / "state").unlink()
+    assert shelf.clear() == ""  # nothing is written twice
+    assert not (tmp_path / "state").exists()

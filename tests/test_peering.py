@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from orthomesh.engines.deadlines import Patience
 from orthomesh.engines.peer import Peer
 from orthomesh.engines.wire import Stage
 from orthomesh.evaluation.record import Journal
-from orthomesh.experiment import Experiment, Progress, checkpoint_path
+from orthomesh.experiment import Experiment, Progress, checkpoint_path, finish
 from orthomesh.node import Node, book, read_node
 from orthomesh.types import Bank, DeviceState, Edge, Envelope, Facts, Learnt, Method, Phase, Plan, Round
 
@@ -165,3 +167,34 @@ def test_a_device_without_data_cannot_begin(peer_files: Callable[..., list[Path]
     empty = replace(x, tasks=replace(x.tasks, names=("mine",), data=str(tmp_path)), devices=1)
     with pytest.raises(ValueError, match=r"mine"):
         peering.check_device(empty, 0)
+
+
+def test_a_full_disk_ends_nothing_and_nothing_is_lost(
+    lone: Callable[..., tuple[Node, Experiment, Peer, peering.Status, Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, x, peer, status, directory = lone()
+    real, full = peering.save_devices, [True]
+
+    def save(*args: Any) -> None:
+        if full[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(*args)
+
+    monkeypatch.setattr(peering, "save_devices", save)
+    said = []
+    for event in peering.live(x, peer, status, directory, "simulated"):
+        said += [event] if isinstance(event, str) else []
+        full[0] = "at most" not in said[-1] if said else True  # somebody makes room while it waits at the end
+    assert [s.split(",")[0] for s in said[1:]] == ["the state of local cannot be written"] * 2
+    assert load_devices(checkpoint_path(directory, "local"))[1] == 3
+
+
+def test_a_device_that_comes_after_all_rounds_still_has_a_state(
+    lone: Callable[..., tuple[Node, Experiment, Peer, peering.Status, Path]],
+) -> None:
+    _, x, peer, status, directory = lone()
+    peer.box.lives[1], peer.box.furthest[1] = 1, Stage(1, 0)
+    said = [e for e in peering.live(x, peer, status, directory, "simulated") if isinstance(e, str)]
+    assert said[1:] == ["local: rounds 1 to 3 went by without this device"]
+    assert load_devices(checkpoint_path(directory, "local"))[1] == 3
+    assert finish(x, directory, said, 0.0)["rounds"] == 3

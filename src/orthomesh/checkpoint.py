@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +34,39 @@ def write_whole(path: Path, data: bytes) -> None:
     except OSError:
         attempt.unlink(missing_ok=True)
         raise
+
+
+class Shelf:
+    """What is to be written and waits for space where there is none: a full disk ends nothing."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, Callable[[], None]] = {}
+
+    def put(self, what: str, write: Callable[[], None]) -> str:
+        """Write, or keep to write later, in place of what is kept under the same name.
+
+        Args:
+            what: its name, for a sentence.
+            write: does it; raises OSError where it cannot.
+
+        Returns:
+            A sentence where it had to be kept, the first of several, else nothing.
+        """
+        known = bool(self._waiting)
+        self._waiting.pop(what, None)
+        self._waiting[what] = write
+        said = self.clear()
+        return "" if known else said
+
+    def clear(self) -> str:
+        """Write all that is kept, the oldest first; a sentence where that fails, else nothing."""
+        for what, write in list(self._waiting.items()):
+            try:
+                write()
+            except OSError as error:
+                return f"{what} cannot be written, {error.strerror or error}; kept in memory until it can"
+            del self._waiting[what]
+        return ""
 
 
 def digest(devices: Mapping[int, DeviceState]) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
-from .checkpoint import load_devices, save_devices, write_whole
+from .checkpoint import Shelf, load_devices, save_devices, write_whole
 from .engines.inprocess import pin_threads
 from .engines.links import Book
 from .engines.mailbox import Terms
@@ -159,10 +159,10 @@ def live(x: Experiment, peer: Peer, status: Status, directory: Path, air: str) -
 
     Raises:
         ValueError: every neighbour refuses this device; or a checkpoint that cannot be read.
-        OSError: nothing can be written; the last checkpoint is whole.
+        OSError: nothing can be written, still after waiting at the end; the last checkpoint is whole.
     """
     pin_threads(x.threads)
-    setup, journal = x.setup(), Journal(directory)
+    setup, journal, shelf = x.setup(), Journal(directory), Shelf()
     status.doing = "meeting the others"
     for k, said in peer.meet().items():
         yield f"{peer.book.names[k]} {said}; going on without, until it appears"
@@ -170,12 +170,14 @@ def live(x: Experiment, peer: Peer, status: Status, directory: Path, air: str) -
     exam = _at_hand(exam_of(x, setup, final=True))
     if not journal.has(BASE, 0) and exam.owners:
         nobody = {peer.book.me: DeviceState(id=peer.book.me, own={})}
-        journal.write_exam(BASE, 0, examine(nobody, no_bank, exam, peer))
-        yield Progress(label=BASE, round=0, share=0, accuracy=journal.accuracy(BASE, 0), final=True)
+        result = examine(nobody, no_bank, exam, peer)
+        yield from _kept(shelf, "the examination of the base model", partial(journal.write_exam, BASE, 0, result))
+        yield Progress(label=BASE, round=0, share=0, accuracy=_accuracy(journal, BASE, 0), final=True)
     for number, (label, settings) in enumerate(x.methods.items()):
         status.label = label
-        trip = _Trip(x, setup, label, settings, number, exam)
+        trip = _Trip(x, setup, label, settings, number, exam, shelf)
         yield from _travel(trip, peer, status, journal, _air(x, setup, air))
+    yield from _cleared(shelf, peer.patience.first_s)
     status.doing = "done"
     yield from peer.box.news()
 
@@ -190,6 +192,7 @@ class _Trip:
     settings: MethodSettings
     number: int
     exam: Exam
+    shelf: Shelf
 
 
 def _air(x: Experiment, setup: Setup, kind: str) -> Air:
@@ -217,8 +220,9 @@ def _travel(trip: _Trip, peer: Peer, status: Status, journal: Journal, air: Air)
         status.round, status.doing = index + 1, "training and exchanging"
         devices, info = run_round(Round(x.seed, index, x.rounds), devices, method, air, peer)
         done = index + 1
-        journal.write_round(label, info, devices, time.monotonic() - started)
-        save_devices(path, devices, done)
+        record = partial(journal.write_round, label, info, devices, time.monotonic() - started)
+        aside += _kept(trip.shelf, f"the record of round {done} of {label}", record)
+        aside += _kept(trip.shelf, f"the state of {label}", partial(save_devices, path, devices, done))
         _note(status, info, peer)
         peer.links.meter()  # now, since a connection that ends takes its counters with it
         yield from [*peer.box.news(), *aside]
@@ -227,8 +231,28 @@ def _travel(trip: _Trip, peer: Peer, status: Status, journal: Journal, air: Air)
             absent = ", ".join(peer.book.names[k] for k in sorted(peer.missing))
             yield f"{label}: round {done} closed without {absent}"
         yield Progress(label=label, round=done, share=0, info=info)
+    peer.begin(Stage(trip.number, x.rounds))  # whoever is still in a round hears that nothing comes from here
+    if not path.exists():  # all of it went by without this device
+        yield from _kept(trip.shelf, f"the state of {label}", partial(save_devices, path, devices, x.rounds))
     status.doing = "examining"
     yield from _examine(trip, peer, journal, method, devices)
+
+
+def _kept(shelf: Shelf, what: str, write: Callable[[], None]) -> list[str]:
+    said = shelf.put(what, write)
+    return [said] if said else []
+
+
+def _cleared(shelf: Shelf, patience_s: float) -> Iterator[str]:
+    """Wait at the end for space to write what is kept, then try a last time and say what is wrong."""
+    end, said = time.monotonic() + patience_s, shelf.clear()
+    if said:
+        yield f"{said}, for {patience_s:.0f} s at most"
+    while said and time.monotonic() < end:
+        time.sleep(1.0)
+        said = shelf.clear()
+    if said:
+        raise OSError(said)
 
 
 def _behind(peer: Peer, trip: _Trip, done: int) -> bool:
@@ -238,19 +262,26 @@ def _behind(peer: Peer, trip: _Trip, done: int) -> bool:
 
 def _examine(
     trip: _Trip, peer: Peer, journal: Journal, method: Method, devices: Mapping[int, DeviceState]
-) -> Iterator[Progress]:
+) -> Iterator[Progress | str]:
     """The final examination: every task whose test prompts are at hand, and the own task to the own expert."""
     x, label, me, exam = trip.x, trip.label, peer.book.me, trip.exam
     mine = tuple((task, (me,)) for task, owners in exam.owners if me in owners)
     asked = exam if not isinstance(trip.settings, HardMoe) else exam._replace(owners=mine)
     if asked.owners and not journal.has(label, x.rounds):
         put = examine if asked is exam else examine_oracle  # what an oracle asks, it asks of the task's owner
-        journal.write_exam(label, x.rounds, put(devices, method.bank, asked, peer))
+        record = partial(journal.write_exam, label, x.rounds, put(devices, method.bank, asked, peer))
+        yield from _kept(trip.shelf, f"the examination of {label}", record)
     if mine and label == oracle_of(x) and isinstance(trip.settings, SparseOrthogonal) and not journal.has(ORACLE, 0):
         apart = partial(unjoined, c=trip.settings, setup=trip.setup)
-        journal.write_exam(ORACLE, 0, examine_oracle(devices, apart, exam._replace(owners=mine), peer))
-    accuracy = journal.accuracy(label, x.rounds) if asked.owners else None
-    yield Progress(label=label, round=x.rounds, share=0, accuracy=accuracy, final=True)
+        record = partial(
+            journal.write_exam, ORACLE, 0, examine_oracle(devices, apart, exam._replace(owners=mine), peer)
+        )
+        yield from _kept(trip.shelf, "the examination of the oracle", record)
+    yield Progress(label=label, round=x.rounds, share=0, accuracy=_accuracy(journal, label, x.rounds), final=True)
+
+
+def _accuracy(journal: Journal, label: str, round_: int) -> dict[str, float] | None:
+    return journal.accuracy(label, round_) if journal.has(label, round_) else None
 
 
 def _at_hand(exam: Exam) -> Exam:

@@ -45,3 +45,46 @@ def test_every_wait_has_an_end(seen: list[tuple[int, float]], own_s: float) -> N
         pace.saw_transfer(1, num_bytes, seconds)
     assert 2 <= pace.facts_s(1, own_s) < math.inf
     assert 2 <= pace.transfer_s(1, 1 << 30) < math.inf
+
+
+def test_a_device_that_became_slow_is_waited_for_longer_until_it_is_given_up() -> None:
+    pace = Pace(PATIENCE)
+    pace.saw_wait(1, 1.0)
+    limits = [pace.facts_s(1, own_s=3)]
+    while limits[-1] > 2 and len(limits) < 20:
+        pace.missed_facts(1, limits[-1])
+        limits.append(pace.facts_s(1, own_s=3))
+    assert limits == [12, 24, 48, 96, 100, 2]  # doubled up to first_s; silent even for that long: the least
+    pace.saw_wait(1, 50.0)  # it was heard from
+    assert pace.facts_s(1, own_s=0) == 150
+
+
+def test_a_link_that_became_slow_gets_longer_deadlines() -> None:
+    pace = Pace(PATIENCE)
+    pace.saw_transfer(1, 1 << 20, 1.0)  # 8 Mbit/s, then 20 kbit/s
+    needed_s, tries = 8 * 25_000 / 20_000, 0
+    while pace.transfer_s(1, 25_000) < needed_s:
+        pace.missed_transfer(1)
+        tries += 1
+        assert tries < 12
+    for _ in range(20):
+        pace.missed_transfer(1)
+    assert pace.rates_bps()[1] == 8000  # but no wait grows without end
+    pace.saw_transfer(1, 5000, 10.0)  # 4000 bit/s: measured, so believed
+    pace.missed_transfer(1)
+    assert pace.rates_bps()[1] == pytest.approx(6000)
+
+
+def test_each_direction_has_its_own_rate() -> None:
+    pace = Pace(PATIENCE)
+    assert pace.arrival_s(1, 1000) == pace.transfer_s(1, 1000)
+    pace.saw_transfer(1, 100_000, 0.1)  # 8 Mbit/s there
+    assert pace.arrival_s(1, 1000) == pace.transfer_s(1, 1000)  # until something has come
+    pace.saw_arrival(1, 10_000, 1.0)  # 80 kbit/s back
+    assert pace.arrival_s(1, 10_000) == pytest.approx(2 + 3 * 1.0)
+    assert pace.transfer_s(1, 10_000) == pytest.approx(2 + 3 * 0.01)
+    pace.saw_arrival(1, 10, 1.0)
+    pace.saw_arrival(1, 10_000, 0.0)  # came before it was waited for: says nothing
+    assert pace.arrival_s(1, 10_000) == pytest.approx(2 + 3 * 1.0)
+    pace.missed_arrival(1)
+    assert pace.arrival_s(1, 10_000) == pytest.approx(2 + 3 * 2.0)

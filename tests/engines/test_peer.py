@@ -198,6 +198,14 @@ def test_a_returning_device_hears_where_the_others_are(peers: Callable[..., list
     assert a.box.news() == ["device 1 is back"]
 
 
+def test_who_comes_back_into_a_run_does_not_wait_for_those_who_are_gone(peers: Callable[..., list[Peer]]) -> None:
+    a, b = peers(2, absent=1)
+    a.begin(Stage(0, 1))  # a has gone on without the third
+    start = time.monotonic()
+    assert b.meet() == {2: "does not answer"}
+    assert time.monotonic() - start < PATIENCE.meet_s / 2
+
+
 def test_computing_happens_here_and_in_order(peers: Callable[..., list[Peer]]) -> None:
     (a,) = peers(1)
     assert a.map(lambda item, more: item + more, {2: 5, 0: 1}, 10) == {0: 11, 2: 15}

@@ -226,12 +226,16 @@ class Mailbox:
                 left = [
                     min(start + limit_s, away[slot.src] + gone_s) - now
                     for slot, limit_s in wanted.items()
-                    if slot not in self._held and self.furthest.get(slot.src, slot.stage) <= slot.stage
+                    if slot not in self._held and self.waits(slot)
                 ]
                 if not left or max(left) <= 0:
                     came = {slot: self._held[slot] for slot in wanted if slot in self._held}
                     return {slot: (body, max(0.0, at - start)) for slot, (body, at) in came.items()}
                 self.stirred.wait(min(max(0.01, max(left)), 1.0))
+
+    def waits(self, slot: Slot) -> bool:
+        """Whether a sender can still be expected to write to a place: it is not known to be in a later round."""
+        return self.furthest.get(slot.src, slot.stage) <= slot.stage
 
     def news(self) -> list[str]:
         """What has happened since this was last asked, in sentences."""

@@ -10,14 +10,14 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from ..types import Edge, Envelope, Facts, Message, Phase, Round
-from .deadlines import Pace, Patience
+from .deadlines import SMALLEST_PROBE, Pace, Patience
 from .links import Book, Links
 from .mailbox import SWELL, TAKEN, Mailbox, Slot, Terms, hello, read_answer
 from .wire import HEAD_BYTES, Kind, Letter, Refusal, Refused, Stage, pack, pack_facts, unpack_facts
@@ -101,6 +101,8 @@ class Peer:
                 wrong[k] = future.result()
             wrong = {k: said for k, said in wrong.items() if said or k not in self.box.lives}
             firm = [said for said in wrong.values() if said and said.startswith("refuses")]
+            if self.ahead() > Stage(0, 0):  # they have begun, and may be past waiting for the same ones
+                end = min(end, time.monotonic() + self.patience.gone_s)
             if not wrong or len(firm) == len(others):
                 break
             with self.box.stirred:
@@ -140,9 +142,12 @@ class Peer:
         mine = replace(facts[me], gains={**facts[me].gains, **apart})
         body, self._phase, size = pack_facts(mine), 0, sum(mine.columns.values())
         sent = [self._send(k, Kind.FACTS, body, size, self.pace.facts_s(k, own_s)) for k in others]
-        came = self._wait({Slot(True, stage, 0, k): self.pace.facts_s(k, own_s) for k in others}, sent)
+        wanted = {Slot(True, stage, 0, k): self.pace.facts_s(k, own_s) for k in others}
+        came = self._wait(wanted, sent)
         for slot, (_, took) in came.items():
             self.pace.saw_wait(slot.src, took)
+        for slot in self._silent(wanted.keys() - came.keys()):
+            self.pace.missed_facts(slot.src, wanted[slot])
         read = {s.src: self._read(s.src, b or b"") for s, (b, _) in came.items()}
         for k in sorted(set(range(len(self.book.names))) - read.keys() - {me}):
             if (told := self._ask(k, sorted(read))) is not None:
@@ -182,13 +187,22 @@ class Peer:
         came = self._wait(wanted, sent)
         self._phase += 1
         self.missing |= {s.src for s in wanted.keys() - came.keys()}
+        for slot, (body, took) in came.items():
+            self.pace.saw_arrival(slot.src, len(body or b""), took)
+        for slot in self._silent(wanted.keys() - came.keys()):
+            self.pace.missed_arrival(slot.src)
         got = {slot.src: body for slot, (body, _) in came.items()}
         return {me: [Envelope(e, got.get(e.src)) for e in mine]}
 
     def _limit_s(self, edge: Edge) -> float:
         """How long an edge's message may take, by what its parts are said to hold."""
         bits = sum(self._bits.get(k, 0) for k in (edge.carries or (edge.src,)))
-        return self.pace.transfer_s(edge.src, bits / 8)
+        return self.pace.arrival_s(edge.src, bits / 8)
+
+    def _silent(self, slots: Collection[Slot]) -> list[Slot]:
+        """Those of devices that are connected and have not gone on without us: they were too slow."""
+        alive = self.links.alive()
+        return [s for s in slots if self.box.lives.get(s.src) in alive.get(s.src, ()) and self.box.waits(s)]
 
     def _wait(
         self, wanted: Mapping[Slot, float], sent: Sequence[Future[None]]
@@ -225,6 +239,8 @@ class Peer:
                 return
             time.sleep(pause_s)
             pause_s = min(1.0, 2 * pause_s)
+        if dst in self.links.alive() and len(data) >= SMALLEST_PROBE:
+            self.pace.missed_transfer(dst)
 
     def _letter(self, kind: Kind, dst: int, stage: Stage, phase: int, body: bytes) -> Letter:
         return Letter(
