@@ -21,6 +21,7 @@ from orthomesh.methods.coding import (
     read_sketch,
     record,
 )
+from orthomesh.methods.parts import every_run
 from orthomesh.methods.setup import Setup
 from orthomesh.methods.sparse_orthogonal import SparseOrthogonal
 from orthomesh.types import DeviceState
@@ -124,6 +125,12 @@ def test_what_cannot_be_read_is_refused() -> None:
                 read_record({**told, name: bad_part}, SIZES, CODED)
     with pytest.raises(ValueError, match=r"lacks|masks"):
         read_record({n: a for n, a in told.items() if n != "members"}, SIZES, CODED)
+
+
+def test_densities_that_add_up_to_one_fit_in_runs_too() -> None:
+    # Ten devices of a tenth each: 77 of 768 entries are 4.8 of 48 runs, of which ten times 5 would be too many.
+    assert every_run((768, 16), np.array([77, 2]), 16)[1].tolist() == [4, 1]
+    assert every_run((768,), np.array([77]), 1)[1].tolist() == [77]
 
 
 def test_runs_must_fit() -> None:

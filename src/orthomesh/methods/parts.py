@@ -44,7 +44,9 @@ def shape(own: Arrays) -> tuple[tuple[int, ...], Array]:
 
 
 def every_run(sizes: tuple[int, ...], quota: Array, run: int) -> tuple[tuple[int, ...], Array]:
-    """Runs of every group, and how many of them the device is owed, at least one. [G] each
+    """Runs of every group, and how many of them the device is owed: rounded down, but at least one. [G] each
+
+    Rounded down, so that densities that add up to 1 leave no collision.
 
     Raises:
         ValueError: a matrix that does not divide into runs.
@@ -56,7 +58,7 @@ def every_run(sizes: tuple[int, ...], quota: Array, run: int) -> tuple[tuple[int
         return sizes, quota
     if any(n % run for n in sizes):
         raise ValueError(f"run {run} must divide the entries of every B, that is {sorted(set(sizes))}")
-    return tuple(n // run for n in sizes), np.maximum(1, np.round(quota / run).astype(np.int64))
+    return tuple(n // run for n in sizes), np.maximum(1, quota.astype(np.int64) // run)
 
 
 def by_run(score: Array, run: int) -> Array:
