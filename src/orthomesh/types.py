@@ -22,15 +22,28 @@ Column = Literal["values", "mask", "codes", "control", "one_off"]
 COLUMNS: tuple[Column, ...] = ("values", "mask", "codes", "control", "one_off")
 
 
+class Check(NamedTuple):
+    """What decides over a free answer that need not be the target word for word.
+
+    number: the last number in it is that of `after`. program: `before`, the answer and `after` run without an error.
+    """
+
+    kind: Literal["number", "program"]
+    before: str
+    after: str
+
+
 class Example(NamedTuple):
     """One row of a task: the model reads `prompt + target + <eos>` and is scored on the target.
 
-    `choices` are the admissible targets, the right one among them; empty means free generation, exact match.
+    `choices` are the admissible targets, the right one among them; empty means free generation, and `check` says what
+    is right: none, exactly the target.
     """
 
     prompt: str
     target: str
     choices: tuple[str, ...] = ()
+    check: Check | None = None
 
 
 @dataclass(frozen=True)

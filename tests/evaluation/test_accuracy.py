@@ -260,3 +260,14 @@ def test_every_device_needs_its_weight() -> None:
         mean_accuracy([{"a": Score(1, 1, 1, 0)}], [1, 1])
     with pytest.raises(ValueError, match="zip"):
         routed_share([{"a": Score(1, 1, 1, 0)}], [1, 1])
+
+
+def test_an_answer_that_is_none_is_counted_as_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sums").mkdir()
+    row = {"instruction": "1+1?", "output": "2 #### 2", "answer": "2"}
+    (tmp_path / "sums" / "test.jsonl").write_text((json.dumps(row) + "\n") * 3)
+    tasks = TaskSettings(names=("sums",), data=str(tmp_path))
+    exam = Exam(model=ModelSettings(), tasks=tasks, seed=0, limit=3, owners=(("sums", (0,)),))
+    said = iter(["it is 2", "no idea", "3"])
+    monkeypatch.setattr("orthomesh.models.answer.write", lambda base, row: next(said))
+    assert sit((ME, ("sums",)), no_bank, exam) == {"sums": Score(3, 1, -1, 0, 1)}

@@ -80,6 +80,7 @@ def test_an_examination_on_paper(journal: Journal) -> None:
         "accuracy": {"a": 0.5, "b": 0.25},
         "prompts": {"a": 4, "b": 10},
         "cut": {"a": 0, "b": 3},
+        "unread": {"a": 0, "b": 0},
         "route_right": 21 / 28,
         "held": {"0": 2, "1": 1},
     }

@@ -26,7 +26,7 @@ from orthomesh.models.reading import read_prompts, reading_points, widths
 from orthomesh.models.settings import ModelSettings
 from orthomesh.models.tokens import Row, tokenise
 from orthomesh.tasks.skills import SKILLS, skill_example
-from orthomesh.types import Bank, Choice, Example, Expert
+from orthomesh.types import Bank, Check, Choice, Example, Expert
 
 FAMILY_NAMES = [*LIKE_LLAMA, *sorted(FAMILIES.keys() - {"llama"})]
 
@@ -493,3 +493,21 @@ def test_an_expert_without_a_sketch_cannot_be_chosen_by_it(small: Base) -> None:
 def test_slots_are_empty_afterwards(small: Base) -> None:
     answer(small, Bank(experts=(expert(small, 0),)), guesses(3))
     assert all(slot.held is None for slot in small.slots.values())
+
+
+def test_a_checked_answer_is_written_as_generate_writes_it() -> None:
+    """Greedy, with an expert worn, until the end token or the context is full."""
+    base = load_base(ModelSettings())
+    bank = Bank(experts=(expert(base, 0, size=0.02),))
+    rows = [Row(tuple(range(5, 5 + n)), (7, base.eos_id), (), False, Check("number", "", "1")) for n in (3, 9)]
+    found = answer(base, bank, rows)
+    assert not found.right.any()
+    with holding(base.slots, adapters(base, bank.experts[0].A, bank.experts[0].B)):
+        for n, row in enumerate(rows):
+            ids = torch.tensor([row.prompt])
+            room = min(module.LONGEST_ANSWER, base.max_length - len(row.prompt))
+            made = base.model.generate(  # type: ignore[operator]
+                ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=room,
+                eos_token_id=base.eos_id, pad_token_id=base.pad_id,
+            )[0, len(row.prompt) :]  # fmt: skip
+            assert found.written[n] == base.tokenizer.decode(made, skip_special_tokens=True)

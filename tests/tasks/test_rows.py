@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from orthomesh.tasks.rows import read_hub, read_jsonl, to_example
 from orthomesh.tasks.settings import TaskSettings
-from orthomesh.types import Example
+from orthomesh.types import Check, Example
 
 Row = dict[str, Any]
 Write = Callable[..., TaskSettings]
@@ -204,3 +204,26 @@ def test_a_row_of_a_data_set_is_named_by_its_number(hub: Path) -> None:
     (hub / "train.jsonl").write_text(lines([FREE, {"instruction": "", "output": "b"}]))
     with pytest.raises(ValueError, match=re.escape(f"{hub}/train:2: 'instruction' must be a text")):
         read_hub(TaskSettings(names=(str(hub),), data="hub"), str(hub), "train")
+
+
+def test_free_answers_say_what_decides() -> None:
+    number = to_example({"instruction": "1+1?", "output": "2 #### 2", "answer": "2"}, TaskSettings(), "x:1")
+    assert number.check == Check("number", "", "2")
+    assert number.target == " 2 #### 2"
+    tests = {"test": "def check(f):\n    assert f(1)", "entry_point": "g"}
+    body = to_example({"instruction": "def g(x):\n", "output": "    return x\n", **tests}, TaskSettings(), "x:1")
+    assert body.target == "    return x\n"  # no space, it would break the indentation
+    assert body.check == Check("program", "def g(x):\n", "\ndef check(f):\n    assert f(1)\ncheck(g)\n")
+    listed = to_example(
+        {"instruction": "f?", "output": "x", "test_list": ["assert a", "assert b"]}, TaskSettings(), "x"
+    )
+    assert listed.check == Check("program", "\n", "\nassert a\nassert b\n")
+
+
+def test_a_task_without_training_rows_takes_its_stand_ins(tmp_path: Path) -> None:
+    for name, split in (("humaneval", "test"), ("mbpp", "train")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{split}.jsonl").write_text(json.dumps({"instruction": name, "output": "x"}) + "\n")
+    settings = TaskSettings(names=("humaneval",), data=str(tmp_path))
+    assert read_jsonl(settings, "humaneval", "train")[0].prompt == "mbpp"
+    assert read_jsonl(settings, "humaneval", "test")[0].prompt == "humaneval"

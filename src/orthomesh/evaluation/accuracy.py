@@ -13,6 +13,7 @@ from ..models.settings import ModelSettings
 from ..tasks.catalogue import test_set
 from ..tasks.settings import TaskSettings
 from ..types import Bank, DeviceState
+from .judging import judge
 
 ONCE = ("nearest", "discriminant")
 """Choices made once per prompt, so that one can ask whether they were right."""
@@ -31,13 +32,15 @@ class Exam(NamedTuple):
 class Score(NamedTuple):
     """Outcome of one task: prompts asked, answered rightly, and sent to an expert that owns the task.
 
-    routed is -1 where no expert was chosen. cut: prompts that were too long for the context.
+    routed is -1 where no expert was chosen. cut: prompts that were too long for the context. unread: answers that are
+    none, e.g. without a number where one was asked for; they count as wrong.
     """
 
     asked: int
     right: int
     routed: int
     cut: int
+    unread: int = 0
 
 
 def no_bank(device: DeviceState) -> Bank:
@@ -72,7 +75,10 @@ def sit(job: tuple[DeviceState, tuple[str, ...]], bank: Callable[[DeviceState], 
         rows = test_rows(exam, task)[: exam.limit]
         given = answer(base, experts, rows)
         routed = int(np.isin(given.chosen, owners[task]).sum()) if experts.choice in ONCE else -1
-        scores[task] = Score(len(rows), int(given.right.sum()), routed, sum(row.cut for row in rows))
+        said = {n: judge(rows[n].check, text) for n, text in given.written.items()}
+        right = int(given.right.sum()) + sum(verdict == "right" for verdict in said.values())
+        unread = sum(verdict == "unread" for verdict in said.values())
+        scores[task] = Score(len(rows), right, routed, sum(row.cut for row in rows), unread)
     return scores
 
 

@@ -67,5 +67,5 @@ def examine_oracle(
     for task, owners in exam.owners:
         scores = [found[k][task] for k in owners if k in found]
         asked, right = sum(s.asked for s in scores), sum(s.right for s in scores)
-        joined[task] = Score(asked, right, asked, scores[0].cut)
+        joined[task] = Score(asked, right, asked, scores[0].cut, sum(s.unread for s in scores))
     return Result([joined], [1], dict.fromkeys(devices, 1))

@@ -43,6 +43,9 @@ class Journal:
             "accuracy": mean_accuracy(scores, weights),
             "prompts": {task: s.asked for task, s in scores[0].items()},
             "cut": {task: s.cut for task, s in scores[0].items()},
+            "unread": {
+                task: sum(w * s[task].unread for s, w in zip(scores, weights, strict=True)) for task in scores[0]
+            },
             "route_right": routed_share(scores, weights),
             "held": {str(k): n for k, n in held.items()},
         }

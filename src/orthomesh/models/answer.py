@@ -24,6 +24,8 @@ from .reading import read_prompts, reading_points, widths
 from .tokens import Row, collate, logits_before_targets
 from .whole import wearing
 
+LONGEST_ANSWER = 400
+"""Tokens that are written at most where an answer is checked by what it says."""
 BATCH = 64
 """Rows a forward pass reads at a time when nothing is trained."""
 SHARED = 16
@@ -31,10 +33,12 @@ SHARED = 16
 
 
 class Answers(NamedTuple):
-    """right: whether each row was answered rightly. [N]  chosen: owner of who answered, -1 for nobody or all. [N]"""
+    """right: whether each row was answered rightly. [N]  chosen: owner of who answered, -1 for nobody or all. [N]
+    written: what was written for rows with a check, by index; whether it is right is for others to say."""
 
     right: Array
     chosen: Array
+    written: dict[int, str] = {}  # noqa: RUF012, never changed
 
 
 @torch.no_grad()
@@ -61,7 +65,8 @@ def answer(base: Base, bank: Bank, rows: Sequence[Row]) -> Answers:
     """Answer every row with the bank and score it.
 
     A row with choices is right if its target is the likeliest of them, one without if greedy decoding would
-    produce exactly its target: each target token, the end token included, is the likeliest after those before.
+    produce exactly its target: each target token, the end token included, is the likeliest after those before. A row
+    with a check is written out instead, greedily, and counts as wrong until somebody has looked at it.
 
     Args:
         base: the shared frozen model.
@@ -73,6 +78,7 @@ def answer(base: Base, bank: Bank, rows: Sequence[Row]) -> Answers:
     """
     right = np.zeros(len(rows), dtype=bool)
     chosen = np.full(len(rows), -1)
+    written: dict[int, str] = {}
     for group, owners, ready in _shares(base, bank, rows):
         picked = [rows[int(n)] for n in group]
         if isinstance(ready, Verdict):
@@ -80,8 +86,34 @@ def answer(base: Base, bank: Bank, rows: Sequence[Row]) -> Answers:
         else:
             with ready:
                 right[group] = _score(base, picked)
+                written |= {int(n): write(base, row) for n, row in zip(group, picked, strict=True) if row.check}
         chosen[group] = owners
-    return Answers(right, chosen)
+    return Answers(right, chosen, written)
+
+
+@torch.no_grad()
+def write(base: Base, row: Row) -> str:
+    """What follows a prompt, token by token the likeliest, until the end token or the context is full.
+
+    Args:
+        base: the model, as it is worn.
+        row: its prompt is read; the longest answer is what the context leaves, at most `LONGEST_ANSWER` tokens.
+    """
+    ids = torch.tensor([row.prompt], device=base.device)
+    room = min(LONGEST_ANSWER, base.max_length - len(row.prompt))
+    made: list[int] = []
+    read = base.model(input_ids=ids, use_cache=True)
+    while len(made) < room:
+        token = int(read.logits[0, -1].argmax())
+        if token == base.eos_id:
+            break
+        made.append(token)
+        place = torch.tensor([[len(row.prompt) + len(made) - 1]], device=base.device)
+        read = base.model(
+            input_ids=torch.tensor([[token]], device=base.device), position_ids=place, use_cache=True,
+            **cached(base.model, cache_of(read)),
+        )  # fmt: skip
+    return str(base.tokenizer.decode(made, skip_special_tokens=True))
 
 
 @torch.no_grad()
@@ -249,7 +281,7 @@ def _groups(count: int) -> Iterator[range]:
 @torch.no_grad()
 def _score(base: Base, rows: Sequence[Row]) -> Array:
     right = np.zeros(len(rows), dtype=bool)
-    free = [n for n, row in enumerate(rows) if not row.choices]
+    free = [n for n, row in enumerate(rows) if not row.choices and row.check is None]
     for group in _groups(len(free)):
         picked = [free[n] for n in group]
         batch = collate(base, [(rows[n].prompt, rows[n].target) for n in picked])

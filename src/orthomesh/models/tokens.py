@@ -8,17 +8,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..types import Example
+from ..types import Check, Example
 from .base import Base
 
 
 class Row(NamedTuple):
-    """One tokenised example: prompt, target with its end token, and whether the prompt lost its beginning."""
+    """One tokenised example: prompt, target with its end token, whether the prompt lost its beginning, and what decides
+    over a free answer."""
 
     prompt: tuple[int, ...]
     target: tuple[int, ...]
     choices: tuple[tuple[int, ...], ...]
     cut: bool
+    check: Check | None = None
 
 
 class Batch(NamedTuple):
@@ -53,7 +55,7 @@ def tokenise(base: Base, examples: Sequence[Example], where: str) -> list[Row]:
                 f"{where}, row {index + 1}: its answer takes {len(target)} tokens with the end token, "
                 f"the context holds {base.max_length} and a prompt must fit too"
             )
-        rows.append(Row(tuple(prompt[-room:]), target, tuple(choices), cut=len(prompt) > room))
+        rows.append(Row(tuple(prompt[-room:]), target, tuple(choices), len(prompt) > room, example.check))
     return rows
 
 

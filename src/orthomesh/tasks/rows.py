@@ -9,8 +9,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..types import Example
+from ..types import Check, Example
 from .settings import TaskSettings
+
+STAND_INS = {"humaneval": "mbpp"}
+"""Tasks without a training split of their own, and whose is taken."""
 
 
 def read_jsonl(settings: TaskSettings, task: str, split: str) -> list[Example]:
@@ -27,6 +30,8 @@ def read_jsonl(settings: TaskSettings, task: str, split: str) -> list[Example]:
     if not root.is_dir():
         raise ValueError(f"tasks.data: there is no directory {root}")
     folder = root / task
+    if split == "train" and task in STAND_INS and (root / STAND_INS[task]).is_dir():
+        folder = root / STAND_INS[task]
     found = [p for p in (folder / f"{split}.jsonl", folder / f"{split}.jsonl.gz") if p.is_file()]
     if not found:
         known = sorted(p.name for p in root.iterdir() if p.is_dir())
@@ -65,7 +70,9 @@ def to_example(row: Mapping[str, Any], settings: TaskSettings, where: str) -> Ex
     assert isinstance(output, str)
     choices = row.get("choices")
     if not choices:
-        return Example(prompt, " " + output)
+        check = check_of(row, prompt)
+        glue = "" if check is not None and check.kind == "program" else " "  # a space would break the indentation
+        return Example(prompt, glue + output, check=check)
     answer = output if row.get("answer") is None else row["answer"]  # tables fill what a row lacks with null
     if not isinstance(choices, list) or not all(isinstance(c, str) and c for c in choices):
         raise ValueError(f"{where}: 'choices' must be a list of texts, got {choices!r}")
@@ -73,6 +80,25 @@ def to_example(row: Mapping[str, Any], settings: TaskSettings, where: str) -> Ex
         raise ValueError(f"{where}: answer {answer!r} must be one of {choices} and end the output {output!r}")
     stem = output.removesuffix(answer)
     return Example(prompt, " " + output, tuple(f" {stem}{c}" for c in dict.fromkeys(choices)))
+
+
+def check_of(row: Mapping[str, Any], prompt: str) -> Check | None:
+    """What decides over a free answer, where the row says so.
+
+    HumanEval's columns `test` and `entry_point`, MBPP's `test_list` (and `test_setup_code`), or `answer`, a number that
+    ends the output behind `####` as GSM8K has it.
+
+    >>> check_of({"output": "1+1=2 #### 2", "answer": "2"}, "1+1?")
+    Check(kind='number', before='', after='2')
+    """
+    if row.get("test") and row.get("entry_point"):
+        return Check("program", prompt, f"\n{row['test']}\ncheck({row['entry_point']})\n")
+    if row.get("test_list"):
+        return Check("program", f"{row.get('test_setup_code') or ''}\n", "\n" + "\n".join(row["test_list"]) + "\n")
+    output, answer = str(row.get("output", "")), row.get("answer")
+    if isinstance(answer, str) and output.endswith(f"#### {answer}"):
+        return Check("number", "", answer)
+    return None
 
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
