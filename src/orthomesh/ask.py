@@ -48,10 +48,10 @@ def open_bank(directory: Path, method: str | None, device: int | None) -> Any:
     if not (directory / "config.yaml").is_file():
         raise ValueError(f"{directory} is neither a run nor a bank of experts: no config.yaml and no {FILES[0]} in it")
     x = from_plain(read_yaml(directory / "config.yaml"), str(directory / "config.yaml"))
-    return _bank_of_run(directory, x, method, device or 0)
+    return _bank_of_run(directory, x, method, device)
 
 
-def _bank_of_run(directory: Path, x: Experiment, method: str | None, device: int) -> Any:
+def _bank_of_run(directory: Path, x: Experiment, method: str | None, device: int | None) -> Any:
     from .models.attach import fingerprint  # late: the command line reads this file before it needs torch
     from .models.bank_io import Portable
     from .models.base import load_base
@@ -64,6 +64,7 @@ def _bank_of_run(directory: Path, x: Experiment, method: str | None, device: int
     if not path.is_file():
         raise ValueError(f"{directory} has no finished round of {label}; go on with: orthomesh resume {directory}")
     devices, _ = load_devices(path)
+    device = min(devices) if device is None else device  # a peer's own directory holds one device, whichever it is
     if device not in devices:
         raise ValueError(f"{directory} has no device {device}; its devices are {min(devices)} to {max(devices)}")
     setup, base = x.setup(), load_base(x.model)
