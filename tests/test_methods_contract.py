@@ -15,6 +15,8 @@ from orthomesh.checkpoint import digest, load_devices, save_devices
 from orthomesh.engines.inprocess import InProcess
 from orthomesh.exchange.payload import Section, decode, encode
 from orthomesh.methods import METHODS
+from orthomesh.methods.fedsb import FedSb
+from orthomesh.methods.fly import Fly
 from orthomesh.methods.lori import Lori
 from orthomesh.methods.setup import Setup
 from orthomesh.methods.sparse_orthogonal import SparseOrthogonal, paper_reading
@@ -27,6 +29,8 @@ from orthomesh.wireless.channel import Channel
 SETTINGS = {
     **{kind: made() for kind, made in METHODS.items()},
     "lori": Lori(dense_share=0.25, learning_rate=0.03),  # its sparse run starts anew; eight steps are few for two runs
+    "fedsb": FedSb(learning_rate=0.02),  # few numbers, which have far to go
+    "fly": Fly(learning_rate=0.02),  # sparse rows are shorter
     "paper": paper_reading(),
     "two_clusters": SparseOrthogonal(density=0.5),
     "pooled": SparseOrthogonal(pool=4.0, refinement="elementwise"),

@@ -60,7 +60,7 @@ def mix(x: Tensor, layer: Mixture) -> Tensor:
     if layer.code is not None:
         gate = F.linear(F.normalize(x, dim=-1), layer.code)
         z = z * gate.repeat_interleave(z.shape[-1] // gate.shape[-1], dim=-1)
-    return F.linear(_strongest(z, layer), layer.B)
+    return F.linear(_strongest(z, layer), layer.B.to(z.dtype))
 
 
 def _shares(x: Tensor, ranks: Tensor, layer: Mixture) -> Tensor:

@@ -8,14 +8,18 @@ from typing import Any, Protocol, runtime_checkable
 from ..types import Method
 from .adf import Adf
 from .centralised import Centralised
+from .choco import Choco
 from .conlora import ConLora
 from .decaf import Decaf
 from .fair import Fair
 from .fedalt import FedAlt
 from .fedex import FedEx
 from .fedsa import FedSa
+from .fedsb import FedSb
 from .ffa import Ffa
+from .flasc import Flasc
 from .flora import Flora
+from .fly import Fly
 from .full import Full
 from .gossip_lora import GossipLora
 from .hard_moe import HardMoe
@@ -61,6 +65,10 @@ METHODS: Mapping[str, type[Any]] = {
     "fedex": FedEx,
     "fair": Fair,
     "fedalt": FedAlt,
+    "flasc": Flasc,
+    "choco": Choco,
+    "fedsb": FedSb,
+    "fly": Fly,
     "sparse_orthogonal": SparseOrthogonal,
 }
 """Settings class of every method, by kind."""

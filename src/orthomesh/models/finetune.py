@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from ..adapters.lowrank import slices
+from ..experts.mixture import Mixture
 from ..types import Array, Arrays, Learnt
 from .attention import attending, sound
 from .base import Base
-from .inject import Adapter, checkpointed, holding
+from .inject import Adapter, Held, checkpointed, holding
 from .loss import backward, draw, told
+from .penalty import Penalty, add_slopes
 from .settings import TrainSettings
 from .tokens import Row
 
@@ -31,6 +33,7 @@ class Factors:
     A: without scaling. [sum r k]  B: [sum d r]. active: mask of B's trained entries, None for all. [sum d r]
     train_projection: whether A is trained too. moments: optimiser state by name, empty before the first step.
     saliency: sum over all steps so far of B's absolute gradient before it is clipped, if it is wanted. [sum d r]
+    top_k: strongest ranks that act on a token, 0 for all; with a frozen A. penalty: on both factors, where both move.
     """
 
     A: Array
@@ -39,6 +42,8 @@ class Factors:
     train_projection: bool = False
     moments: Arrays = field(default_factory=dict)
     saliency: Array | None = None
+    top_k: int = 0
+    penalty: Penalty | None = None
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,8 @@ def fit(
         The factors after `settings.steps` steps, and the loss at both ends.
 
     Raises:
-        ValueError: a loss that is not finite, more steps than the run has, or a saliency under a mask.
+        ValueError: a loss that is not finite, more steps than the run has, a saliency under a mask, strongest ranks
+            with a trained A, or a penalty without.
     """
     return train(base, [Job(rows, start, settings, order)], done, settings.steps if total is None else total)[0]
 
@@ -131,6 +137,7 @@ def train(base: Base, jobs: Sequence[Job], done: int, total: int) -> list[tuple[
     settings = jobs[0].settings
     if not 0 <= done <= total - settings.steps:
         raise ValueError(f"{settings.steps} steps after {done} do not fit into a run of {total}")
+    _check_extras(jobs)
     num = base.layout.num_expansion + base.layout.num_projection * jobs[0].start.train_projection
     theta = torch.zeros(num * len(jobs), device=base.device)
     grad = torch.zeros_like(theta)
@@ -143,9 +150,20 @@ def train(base: Base, jobs: Sequence[Job], done: int, total: int) -> list[tuple[
             grad.zero_()
             batches = [draw(job.rows, settings.batch_size, job.order) for job in jobs]
             losses.append(backward(base, batches, settings.accumulate))
+            if jobs[0].start.penalty is not None:
+                add_slopes(jobs[0].start.penalty, base.layout, theta, grad)
             for learner in learners:
                 _step(learner, rate_at(settings, step, total), settings.clip_norm)
     return [_ended(job.start, learners[n], [step[n] for step in losses]) for n, job in enumerate(jobs)]
+
+
+def _check_extras(jobs: Sequence[Job]) -> None:
+    """What only a single device can have, and only with a frozen or with a trained A."""
+    first = jobs[0].start
+    if first.top_k and (first.train_projection or len(jobs) > 1):
+        raise ValueError("ranks compete for a token (top_k) where one device trains B under a frozen A, only there")
+    if first.penalty is not None and not (first.train_projection and len(jobs) == 1):
+        raise ValueError("a penalty on both factors needs one device that trains both of them")
 
 
 @dataclass(frozen=True)
@@ -200,7 +218,7 @@ def _learner(start: Factors, theta: Tensor, grad: Tensor, places: Array) -> _Lea
     return _Learner(theta, grad, moving, values, optimiser, saliency)
 
 
-def _leaves(base: Base, theta: Tensor, grad: Tensor, jobs: Sequence[Job]) -> dict[str, Adapter]:
+def _leaves(base: Base, theta: Tensor, grad: Tensor, jobs: Sequence[Job]) -> dict[str, Held]:
     """Every layer's matrices as leaves that view `theta`, their gradients as views of `grad`; a frozen A as it is."""
     num_b, count = base.layout.num_expansion, len(jobs)
     if jobs[0].start.train_projection:
@@ -214,6 +232,11 @@ def _leaves(base: Base, theta: Tensor, grad: Tensor, jobs: Sequence[Job]) -> dic
         slopes = _views(grad, base, "B", count)
     for leaf, slope in zip(leaves, slopes, strict=True):
         leaf.requires_grad_().grad = slope
+    if jobs[0].start.top_k:
+        top_k, scale = jobs[0].start.top_k, base.scaling
+        return {
+            name: Mixture(A=scale * a[n][0], B=b[n][0], code=None, top_k=top_k) for n, name in enumerate(base.slots)
+        }
     return {name: Adapter(a[n], b[n], base.scaling) for n, name in enumerate(base.slots)}
 
 

@@ -1,0 +1,152 @@
+"""FLASC (arXiv 2406.05233): adapters trained dense, sparse only on the air, both up and down.
+
+A server keeps the dense weights. Down go the largest of them, up come the largest changes; nothing remembers what was
+cut off. The authors rank all entries together. Since A starts large and B at zero, nothing of B would come down in the
+first rounds and devices would answer as the base does, so here A and B are ranked apart unless told otherwise. The
+device that serves first goes on serving, since the weights are there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from ..adapters.projection import projection
+from ..config import STRICT
+from ..exchange.payload import Section, decode, encode
+from ..exchange.sparse import COLUMN_OF, most_bits, opened, packed
+from ..experts.bank import get, put
+from ..types import Array, Arrays, DeviceState, Envelope, Facts, Learnt, Message, Method, Phase, Plan, Round
+from . import gossip_lora as gossip
+from .gossip_lora import GossipLora
+from .server import send, serve, star, told
+from .setup import Setup
+
+BETAS = (0.9, 0.999)
+"""Of the server's AdamW."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Flasc:
+    """Settings of FLASC."""
+
+    kind: Literal["flasc"] = "flasc"
+    up: Annotated[float, Field(gt=0, le=1)] = 0.25
+    """Share of all entries that a device sends of its change."""
+    down: Annotated[float, Field(gt=0, le=1)] = 0.25
+    """Share of all entries that the server sends of its weights."""
+    ranking: Literal["apart", "together"] = "apart"
+    """Whether A and B are ranked each for itself, or all entries together (the authors)."""
+    server_rate: Annotated[float, Field(gt=0)] | None = None
+    """Rate of the server's AdamW on the mean change, 0.001 in the authors' code; none: the mean change is added."""
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    """Of the devices' AdamW; none: the run's."""
+
+    def build(self, setup: Setup) -> Method:
+        """Gossip LoRA's training between sparse messages."""
+        c = GossipLora(learning_rate=self.learning_rate)
+        return replace(
+            c.build(setup),
+            fit=partial(fit, c=c, setup=setup),
+            describe=partial(describe, c=self),
+            plan=plan,
+            send=partial(hand_in, c=self),
+            merge=partial(merge, c=self),
+        )
+
+
+def flat(own: Arrays, prefix: str = "") -> Array:
+    """A and B in a row."""
+    return np.concatenate([own[f"{prefix}A"], own[f"{prefix}B"]])
+
+
+def fit(device: DeviceState, t: Round, c: GossipLora, setup: Setup) -> tuple[DeviceState, Learnt]:
+    """Train all entries, and note where the round began."""
+    from ..models.base import load_base
+
+    own = device.own
+    if "A" not in own:
+        layout = load_base(setup.model).layout
+        start = {"A": projection(int(own["seed"]), layout), "B": np.zeros(layout.num_expansion, dtype=np.float32)}
+        own = {**own, **start}
+    began = {f"start/{name}": own[name] for name in "AB"}
+    trained, learnt = gossip.fit(replace(device, own=own), t, c, setup)
+    return replace(trained, own={**trained.own, **began}), learnt
+
+
+def describe(device: DeviceState, t: Round, c: Flasc) -> Facts:
+    """How much it would send, and whether it serves."""
+    public = {"serves": np.array(1, dtype=np.uint8)} if get(device.bank, "serves") else {}
+    columns = encode([Section("control", name, a) for name, a in public.items()]).columns
+    size = flat(device.own).size
+    return Facts(id=device.id, public=public, columns=columns, payload_bits=most_bits(size, c.up))
+
+
+def plan(facts: Mapping[int, Facts], t: Round) -> Plan:
+    """Up to the server and down again."""
+    return star(facts)
+
+
+def hand_in(device: DeviceState, phase: Phase, t: Round, c: Flasc) -> tuple[Message, ...]:
+    """The largest changes, or the server's largest weights."""
+    return send(device, phase, _packed(_change(device.own), c.up, device.own, c), COLUMN_OF)
+
+
+def _packed(x: Array, share: float, own: Arrays, c: Flasc) -> dict[str, Array]:
+    return packed(x, share, (own["A"].size, own["B"].size) if c.ranking == "apart" else ())
+
+
+def _change(own: Arrays) -> Array:
+    return flat(own) - flat(own, "start/")
+
+
+def merge(device: DeviceState, inbox: Sequence[Envelope], phase: Phase, t: Round, c: Flasc) -> DeviceState:
+    """The server moves its weights; then all go on from the largest of them, with zeros elsewhere."""
+    own = device.own
+    num_a, size = own["A"].size, flat(own).size
+    if phase.name == "up":
+        if not any(e.dst == device.id for e in phase.edges):
+            return device
+        got = {e.edge.src: opened(decode(e.payload), size, e.edge.src) for e in inbox if e.payload is not None}
+        got[device.id] = opened(_packed(_change(own), c.up, own, c), size, device.id)
+        held = get(device.bank, "serves") or {"x": flat(own, "start/")}
+        held = moved(held, np.mean([got[k] for k in sorted(got)], axis=0), c.server_rate)
+        kept = replace(device, bank=put(device.bank, "serves", held))
+        return serve(kept, _packed(held["x"], c.down, own, c))
+    device, news = told(device, inbox)
+    if not news:
+        return device
+    x = opened(news, size, device.id)
+    return replace(device, own={**device.own, "A": x[:num_a], "B": x[num_a:]})
+
+
+def moved(held: Arrays, change: Array, rate: float | None) -> dict[str, Array]:
+    r"""The server's weights after the mean change of the devices.
+
+    .. math::  x \leftarrow x + \Delta \quad \text{or} \quad
+               x \leftarrow x + \eta \, \hat m / (\sqrt{\hat v} + 10^{-8})
+
+    with the moments of AdamW, the change taken for a descent direction.
+
+    Args:
+        held: x, and with a rate the moments m and v and their count, if there was a round before. [n]
+        change: Delta. [n]
+        rate: eta of AdamW; None: the change is added.
+
+    >>> moved({"x": np.ones(2, dtype=np.float32)}, np.array([1.0, -1.0], dtype=np.float32), 0.5)["x"].tolist()
+    [1.5, 0.5]
+    """
+    if rate is None:
+        return {"x": np.asarray(held["x"] + change, dtype=np.float32)}
+    none, count = np.zeros_like(held["x"]), int(held.get("count", 0)) + 1
+    m = BETAS[0] * held.get("m", none) + (1 - BETAS[0]) * change
+    v = BETAS[1] * held.get("v", none) + (1 - BETAS[1]) * change**2
+    step = m / (1 - BETAS[0] ** count) / (np.sqrt(v / (1 - BETAS[1] ** count)) + 1e-8)
+    found = {"x": held["x"] + rate * step, "m": m, "v": v}
+    return {**{n: a.astype(np.float32) for n, a in found.items()}, "count": np.array(count, dtype=np.uint32)}
