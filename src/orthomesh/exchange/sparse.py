@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
-from ..adapters.mask import magnitude_mask, quotas
 from ..types import Array, Arrays, Column
 
 COLUMN_OF: Mapping[str, Column] = {"mask": "mask", "values": "values", "version": "control"}
@@ -31,8 +30,11 @@ def packed(x: Float[np.ndarray, " n"], density: float, sizes: Sequence[int] = ()
     >>> packed(np.array([1.0, -3.0, 2.0, 0.0]), 0.5)["values"].tolist()
     [-3.0, 2.0]
     """
-    parts = sizes or (x.size,)
-    mask = magnitude_mask(x, parts, quotas(parts, density))
+    mask, start = np.zeros(x.size, dtype=bool), 0
+    for size in sizes or (x.size,):
+        kept = _kept(size, density)
+        mask[start + np.argsort(-np.abs(x[start : start + size]), kind="stable")[:kept]] = True
+        start += size
     return {"mask": np.packbits(mask), "values": x[mask].astype(np.float16)}
 
 
@@ -65,4 +67,10 @@ def most_bits(size: int, density: float) -> int:
     >>> most_bits(100, 0.1)
     2324
     """
-    return 2048 + size + 16 * (int(quotas((size,), density)[0]) + 1)
+    return 2048 + size + 16 * (_kept(size, density) + 1)
+
+
+def _kept(size: int, density: float) -> int:
+    if not 0.0 < density <= 1.0:
+        raise ValueError(f"density must lie in (0, 1], the share of entries that travel; got {density}")
+    return max(1, round(density * size))

@@ -26,8 +26,10 @@ from .hard_moe import HardMoe
 from .local import Local
 from .lori import Lori
 from .merged import Merged
+from .olora import OLora
 from .rolora import Rolora
 from .setup import Setup
+from .soft import Soft
 from .sparse_orthogonal import SparseOrthogonal
 from .tad import Tad
 
@@ -69,6 +71,8 @@ METHODS: Mapping[str, type[Any]] = {
     "choco": Choco,
     "fedsb": FedSb,
     "fly": Fly,
+    "olora": OLora,
+    "soft": Soft,
     "sparse_orthogonal": SparseOrthogonal,
 }
 """Settings class of every method, by kind."""

@@ -30,7 +30,7 @@ class Penalty:
 
 
 def add_slopes(penalty: Penalty, layout: Layout, theta: Tensor, grad: Tensor) -> None:
-    r"""Add the penalty's gradient to that of the loss, in place.
+    r"""Add the penalty's gradient to that of the loss, in place; mu's is that of eq. (12).
 
     .. math::  \nabla_A = 4 \lambda \, \mathrm{off}(A A^\top) A + 2 \mu \sum_j A A_j^\top A_j, \quad
                \nabla_B = 4 \lambda \, B \, \mathrm{off}(B^\top B)
