@@ -18,7 +18,6 @@ from pydantic.dataclasses import dataclass
 from ..adapters.projection import projection
 from ..config import STRICT
 from ..experts.bank import get, places
-from ..models.penalty import Penalty
 from ..rng import key, stream
 from ..topology.overlay import Topology
 from ..types import Bank, DeviceState, Envelope, Expert, Learnt, Method, Phase, Round
@@ -51,6 +50,7 @@ def fit(device: DeviceState, t: Round, c: OLora, setup: Setup) -> tuple[DeviceSt
     """Train both factors under the penalty; the optimiser starts afresh every round."""
     from ..models import finetune
     from ..models.base import load_base
+    from ..models.penalty import Penalty
 
     base, own = load_base(setup.model), device.own
     if "B" not in own:

@@ -21,7 +21,6 @@ from ..adapters.lowrank import Layout, matrices_a, matrices_b
 from ..adapters.projection import projection
 from ..config import STRICT
 from ..exchange.payload import Section, decode, encode
-from ..models.penalty import Penalty
 from ..planning.tsfa import Uplinks, control, next_queue, tail_energy
 from ..rng import stream
 from ..types import Array, Arrays, DeviceState, Envelope, Facts, Learnt, Message, Method, Phase, Plan, Round
@@ -65,6 +64,7 @@ def fit(device: DeviceState, t: Round, c: Soft, setup: Setup) -> tuple[DeviceSta
     """Train both factors under the penalty; the optimiser starts afresh every round."""
     from ..models import finetune
     from ..models.base import load_base
+    from ..models.penalty import Penalty
 
     base, own = load_base(setup.model), device.own
     if "B" not in own:
