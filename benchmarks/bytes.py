@@ -88,10 +88,12 @@ def outcomes(seed: int, labels: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def interval(values: Sequence[float], digits: int = 1) -> str:
-    """Mean and half-width of a 95 % t-interval."""
+    """Mean and half-width of a 95 % t-interval; nothing where there is nothing."""
     from scipy.stats import t
 
     v = np.array(values)
+    if not len(v):
+        return ""
     if len(v) < 2:
         return f"{v.mean():.{digits}f}"
     half = t.ppf(0.975, len(v) - 1) * v.std(ddof=1) / len(v) ** 0.5
