@@ -252,7 +252,7 @@ PLACES = ("meeting", "training", "facts", "facts sent", "phase 0", "phase 0 sent
 
 
 def arm(at: str, how: int) -> None:
-    """Let this process be struck by a signal where `at` says: `meeting`, or `ROUND/PLACE` from `PLACES`."""
+    """Let this process be struck by a signal at `meeting`, `/reporting`, or at ROUND/PLACE or later."""
     from orthomesh import checkpoint, experiment, peering
     from orthomesh.engines.peer import Peer
 
@@ -275,7 +275,7 @@ def arm(at: str, how: int) -> None:
 
     def now(peer: Peer) -> bool:
         peers[:] = [peer]
-        return bool(when) and peer.box.stage.round == int(when)
+        return bool(when) and peer.box.stage.round >= int(when)
 
     peers: list[Peer] = []
     number = int(place.split()[1]) if place.startswith("phase") else -1
