@@ -83,8 +83,9 @@ def _done(asked: Asked, console: Console, only_cost: bool, quiet: bool) -> list[
 
         return figure5(scale, asked.given, asked.overrides, asked.place)
     if asked.what == "fig6":
-        from ..reproduction.figure6 import figure6
+        from ..reproduction.figure6 import COUNTS, figure6
 
+        counts = counts if asked.counts else COUNTS
         return figure6(counts, asked.overrides, asked.seeds, asked.place)
     from ..reproduction.outcome import write
     from ..reproduction.rows import chosen, methods

@@ -15,6 +15,11 @@ from ..planning.sweep import Axis, Row, sweep
 from ..presets import overlaid, plain
 from . import plots, scene
 
+COUNTS = (2, 4, 6, 8, 10, 12, 15)
+"""Numbers of devices where none are asked for; the paper has up to 15."""
+RADIUS_M = 100.0
+"""Of the disk: so few devices hear each other, as in the paper, whose radio it does not give."""
+
 
 def figure6(counts: Sequence[int], overrides: Sequence[str], seeds: int, out: Path) -> list[str | Path | Table]:
     """Plan networks of every size with every method and write `sweep.csv`, `.svg`, `.html` and `fig6.svg`, `.png`.
@@ -33,7 +38,8 @@ def figure6(counts: Sequence[int], overrides: Sequence[str], seeds: int, out: Pa
     Raises:
         ValueError: settings a plan refuses.
     """
-    settings = parse(PlanSettings, *overlaid(plain(PlanSettings()), "fig6", None, overrides))
+    near = {"channel.radius_m": RADIUS_M}
+    settings = parse(PlanSettings, *overlaid(plain(PlanSettings()), "fig6", None, overrides, near))
     over = Axis("devices", "M", tuple(float(m) for m in counts))
     rows = list(sweep(settings, over, seeds))
     paths = sweepfigure.write_sweep(rows, over, seeds, out)
