@@ -49,14 +49,16 @@ def test_killed_at_every_place_in_turn(make: Callable[..., Fleet]) -> None:
     f = make(80)
     f.start(0)
     f.start(2)
-    kept = 0
+    kept = started = 0
     for place in PLACES[:-2]:
-        f.start(1, at=place if place == "meeting" else f"0/{place}")
+        soon = 1 + max([int(n) for n in re.findall(r"round (\d+) of", f.said(0))], default=0) + 3
+        f.start(1, at=place if place == "meeting" else f"{soon}/{place}")
         f.until(1, "dead", 90)
         state = f.files[1].parent / "run" / "state" / "orthomesh.safetensors"
         done = load_devices(state)[1] if state.exists() else 0
         assert done >= kept, f"killed at {place}, it has {done} rounds where it had {kept}"
-        kept = done
+        started, kept = started + (done > kept), done
+    assert started >= 5  # it was in the run again between most of its deaths
     for place in ("80/examining", "/reporting"):
         f.start(1, at=place)
         f.until(1, "dead", 200)
