@@ -16,7 +16,7 @@ from orthomesh.engines.deadlines import Patience
 from orthomesh.engines.links import Book
 from orthomesh.engines.mailbox import Terms
 from orthomesh.engines.peer import Peer, difference
-from orthomesh.engines.wire import Stage
+from orthomesh.engines.wire import Kind, Letter, Stage, pack
 from orthomesh.exchange.payload import Section, encode
 from orthomesh.types import Edge, Engine, Facts, Message, Phase, Round
 
@@ -226,3 +226,14 @@ def test_computing_happens_here_and_in_order(peers: Callable[..., list[Peer]]) -
 )  # fmt: skip
 def test_differences_in_words(mine: bytes, theirs: bytes, said: str) -> None:
     assert difference(mine, theirs) == said
+
+
+def test_a_device_whose_others_have_ended_over_the_difference_ends_too(peers: Callable[..., list[Peer]]) -> None:
+    (a,) = peers(1, absent=1)
+    other = json.dumps({"run": "test", "config": "y", "base": "b", "version": "1", "zid": "z"}).encode()
+    hello = Letter(kind=Kind.HELLO, run=bytes(8), src=1, dst=0, life=1, stage=Stage(0, 0), body=other)
+    a.box.receive(1, pack(hello))
+    start = time.monotonic()
+    with pytest.raises(ValueError, match="b refuses this device, or has ended: settings, base model or version differ"):
+        a.meet()
+    assert time.monotonic() - start < PATIENCE.meet_s / 2

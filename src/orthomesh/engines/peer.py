@@ -118,6 +118,8 @@ class Peer:
         letter = self._letter(Kind.HELLO, dst, self.box.stage, 0, hello(self.terms, self.links.zid))
         answer = read_answer(self.links.push(dst, pack(letter), 5.0))
         if answer is None:
+            if self.box.refused[dst, "different"]:  # it has been here, and ended when it saw that it is alone
+                return "refuses this device, or has ended: settings, base model or version differ"
             return "does not answer"
         if answer.code == TAKEN:
             self.box.furthest[dst] = max(answer.stage, self.box.furthest.get(dst, answer.stage))
