@@ -16,7 +16,7 @@ smoke: $(VENV)/ready
 	$(BIN)/orthomesh run smoke
 
 test: $(VENV)/ready
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/ready
 	$(BIN)/ruff format --check .

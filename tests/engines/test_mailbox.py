@@ -158,8 +158,8 @@ def test_a_wait_ends_with_the_letter_the_deadline_or_the_device() -> None:
     connected: dict[int, set[int]] = {1: {7}}
     at.watch(lambda: connected, lambda src: None)
     start = time.monotonic()
-    assert at.collect({slot: 0.1}, 5.0) == {}
-    assert 0.1 <= time.monotonic() - start < 2
+    assert at.collect({slot: 0.1}, 30.0) == {}
+    assert time.monotonic() - start >= 0.1
     threading.Timer(0.1, lambda: code(at, PARCEL)).start()
     assert at.collect({slot: 30.0}, 5.0)[slot][0] == FRAME
     late = slot._replace(phase=1)
@@ -167,7 +167,7 @@ def test_a_wait_ends_with_the_letter_the_deadline_or_the_device() -> None:
     assert at.collect({late: 30.0}, 0.1) == {}
     code(at, replace(PARCEL, stage=Stage(0, 4)))
     assert at.collect({late: 30.0}, 30.0) == {}  # it has gone on without us
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 25  # each of these three waits would have lasted longer
 
 
 def test_answers_that_are_none() -> None:

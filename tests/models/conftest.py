@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from attached import STRANGER, TASKS, Model, bank_of
 
+from orthomesh.models.bank_io import Portable
 from orthomesh.models.base import Base, load_base
 from orthomesh.models.settings import TINY, ModelSettings
+from orthomesh.tasks.embedded import examples
 
 SaveModel = Callable[[str], Path]
 
@@ -57,3 +63,38 @@ def small(save_model: SaveModel) -> Base:
 def embedded() -> Base:
     """The pre-trained model in the package, as a run loads it by default."""
     return load_base(ModelSettings())
+
+
+@pytest.fixture(scope="session")
+def told(embedded: Base) -> Portable:
+    """Four experts, chosen by what the first block sees."""
+    return bank_of(embedded)
+
+
+@pytest.fixture(scope="session")
+def upper() -> Base:
+    """The embedded model with adapters from the second block on."""
+    return load_base(ModelSettings(first_block=1))
+
+
+@pytest.fixture(scope="session")
+def plain() -> Model:
+    """The embedded model as anybody loads it, a new one each time."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(TINY)
+    return lambda: copy.deepcopy(model)
+
+
+@pytest.fixture(scope="session")
+def prompts() -> list[str]:
+    """A prompt of each task, and one of none, of different lengths."""
+    asked = [examples(task, "test", 6, np.random.default_rng(3))[n].prompt for n, task in enumerate(TASKS)]
+    return [*asked, STRANGER]
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(TINY, padding_side="left")
