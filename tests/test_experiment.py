@@ -29,7 +29,13 @@ ALL = Experiment(
     train=TrainSettings(steps=2, batch_size=4),
     tasks=TaskSettings(train_examples=12, test_examples=6),
     evaluate=Evaluate(every=1, prompts=3, devices=2),
-    methods={"local": Local(), "gossip": GossipLora(), "ours": SparseOrthogonal(), "paper": paper_reading()},
+    methods={
+        "local": Local(),
+        "gossip": GossipLora(),
+        "ours": SparseOrthogonal(),
+        "paper": paper_reading(),
+        "two_clusters": SparseOrthogonal(density=0.5),
+    },
 )
 SHORT = replace(ALL, devices=2, methods={"gossip": GossipLora(), "ours": SparseOrthogonal()})
 TIMED = {"wall_s"}
@@ -123,7 +129,9 @@ def test_what_a_finished_run_leaves(whole: tuple[Path, list[Any]], tmp_path: Pat
 def test_two_workers_end_as_one(whole: tuple[Path, list[Any]], tmp_path: Path) -> None:
     list(run(replace(ALL, workers=2), tmp_path))
     assert fingerprints(ALL, tmp_path) == fingerprints(ALL, whole[0])
-    assert records(tmp_path) == records(whole[0])
+    assert records(tmp_path) == records(whole[0])  # bytes, losses and links too
+    phases = {link["phase"] for label in ALL.methods for r in Journal(tmp_path).rounds(label) for link in r["links"]}
+    assert phases == {"gossip", "masks", "intra", "inter", "spread"}  # what was compared is not nothing
 
 
 def test_what_a_method_does_does_not_depend_on_who_ran_before_it(whole: tuple[Path, list[Any]], tmp_path: Path) -> None:

@@ -21,6 +21,12 @@ from orthomesh.wireless.air import IdealAir
 DEVICES, ROUNDS = 4, 2
 
 
+@pytest.fixture(scope="module")
+def brief(tiny_setup: Setup) -> Setup:
+    """One step a round: what is said here holds for any number."""
+    return replace(tiny_setup, train=replace(tiny_setup.train, steps=1))
+
+
 @dataclass(frozen=True)
 class Silence:
     """An air that tells the facts and lets no message through."""
@@ -49,11 +55,11 @@ def neighbours_of(num_neighbours: int, edges: set[tuple[int, int]]) -> np.ndarra
 
 
 @pytest.mark.parametrize("num_neighbours", [0, 1, 2])
-def test_gossip_over_an_ideal_air_is_w_times_x_plus_delta(num_neighbours: int, tiny_setup: Setup) -> None:
-    method, engine = GossipLora(num_neighbours=num_neighbours).build(tiny_setup), InProcess(DEVICES)
+def test_gossip_over_an_ideal_air_is_w_times_x_plus_delta(num_neighbours: int, brief: Setup) -> None:
+    method, engine = GossipLora(num_neighbours=num_neighbours).build(brief), InProcess(DEVICES)
     devices = {k: method.init(k) for k in engine.hosted}
     for index in range(ROUNDS):
-        t = Round(tiny_setup.seed, index, ROUNDS)
+        t = Round(brief.seed, index, ROUNDS)
         local = fitted(devices, method, t)
         devices, info = run_round(t, devices, method, IdealAir(), engine)
         edges = {(e.src, e.dst) for phase in info.plan.phases for e in phase.edges}
@@ -68,8 +74,8 @@ def test_gossip_over_an_ideal_air_is_w_times_x_plus_delta(num_neighbours: int, t
             np.testing.assert_allclose(after, expected, rtol=1e-6, atol=1e-6 * np.abs(x).max())
 
 
-def test_full_averaging_brings_everybody_to_the_mean(tiny_setup: Setup) -> None:
-    method, t = GossipLora(num_neighbours=0).build(tiny_setup), Round(0, 0, 1)
+def test_full_averaging_brings_everybody_to_the_mean(brief: Setup) -> None:
+    method, t = GossipLora(num_neighbours=0).build(brief), Round(0, 0, 1)
     start = {k: method.init(k) for k in range(DEVICES)}
     local = fitted(start, method, t)
     after, _ = run_round(t, start, method, IdealAir(), InProcess(DEVICES))
@@ -81,23 +87,23 @@ def test_full_averaging_brings_everybody_to_the_mean(tiny_setup: Setup) -> None:
 
 
 @pytest.mark.parametrize("settings", [Local(), GossipLora()])
-def test_a_silent_round_of_averaging_is_local_fine_tuning(settings: Local | GossipLora, tiny_setup: Setup) -> None:
-    method, engine = settings.build(tiny_setup), InProcess(DEVICES)
+def test_a_silent_round_of_averaging_is_local_fine_tuning(settings: Local | GossipLora, brief: Setup) -> None:
+    method, engine = settings.build(brief), InProcess(DEVICES)
     devices = {k: method.init(k) for k in engine.hosted}
     for index in range(ROUNDS):
-        t = Round(tiny_setup.seed, index, ROUNDS)
+        t = Round(brief.seed, index, ROUNDS)
         local = fitted(devices, method, t)
         devices, _ = run_round(t, devices, method, Silence(), engine)
         assert digest(devices) == digest(local)
 
 
 @pytest.mark.parametrize("settings", [SparseOrthogonal(), paper_reading()])
-def test_a_silent_round_of_experts_moves_no_value(settings: SparseOrthogonal, tiny_setup: Setup) -> None:
-    method, engine = settings.build(tiny_setup), InProcess(DEVICES)
+def test_a_silent_round_of_experts_moves_no_value(settings: SparseOrthogonal, brief: Setup) -> None:
+    method, engine = settings.build(brief), InProcess(DEVICES)
     devices = {k: method.init(k) for k in engine.hosted}
     devices, _ = run_round(Round(0, 0, 3), devices, method, Silence(), engine)  # masks are found in the first
     for index in (1, 2):
-        t = Round(tiny_setup.seed, index, 3)
+        t = Round(brief.seed, index, 3)
         local = fitted(devices, method, t)
         devices, _ = run_round(t, devices, method, Silence(), engine)
         for k, device in devices.items():
@@ -108,9 +114,9 @@ def test_a_silent_round_of_experts_moves_no_value(settings: SparseOrthogonal, ti
                 np.testing.assert_array_equal(device.own[name], local[k].own[name], err_msg=name)
 
 
-def test_sparse_experts_arrive_as_their_owners_hold_them(tiny_setup: Setup) -> None:
+def test_sparse_experts_arrive_as_their_owners_hold_them(brief: Setup) -> None:
     """Without collisions the union is no mixture: every expert is its owner's B, off by half precision only."""
-    method = SparseOrthogonal(density=0.25).build(tiny_setup)  # four quarters fill the positions exactly
+    method = SparseOrthogonal(density=0.25).build(brief)  # four quarters fill the positions exactly
     devices = {k: method.init(k) for k in range(DEVICES)}
     after, _ = run_round(Round(0, 0, 1), devices, method, IdealAir(), InProcess(DEVICES))
     for holder in after.values():
