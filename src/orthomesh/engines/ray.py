@@ -102,7 +102,9 @@ def ray_pool(num_workers: int, num_threads: int, address: str | None = None, gpu
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a simulation calls nobody
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_worker_niceness", "0")  # workers are what computes; at Ray's 15 anything else comes first
+    os.environ.setdefault(
+        "RAY_worker_niceness", "0"
+    )  # workers are what computes; at Ray's 15 anything else comes first
     try:
         import ray
     except ImportError:
