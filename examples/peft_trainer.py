@@ -18,7 +18,7 @@ from orthomesh.tasks.embedded import examples
 
 def rows(tokenizer, split, count):
     """Prompts `zelk abcd=` with their answers `DCBA` and the end token; only the answers are learnt."""
-    for prompt, target, _ in examples("zelk", split, count, np.random.default_rng(0)):
+    for prompt, target, *_ in examples("zelk", split, count, np.random.default_rng(0)):
         start, end = tokenizer(prompt)["input_ids"], [*tokenizer(target)["input_ids"], tokenizer.eos_token_id]
         yield {"input_ids": start + end, "attention_mask": [1] * len(start + end), "labels": [-100] * len(start) + end}
 

@@ -34,6 +34,17 @@ MEANINGS = {
     "adf": "factors take turns in training, both are averaged every round (ADF-LoRA)",
     "tad": "the same with turns as long as the graph needs to mix (TAD-LoRA)",
     "decaf": "updates averaged among neighbours and cut back to the rank (DeCAF)",
+    "merged": "adapters trained alone and merged once, at the end",
+    "flora": "adapters stacked by a server, their sum put into the base, all start anew (FLoRA)",
+    "fedex": "factors averaged by a server, what that misses of the mean update put into the base (FedEx-LoRA)",
+    "fair": "factors averaged by a server, which mends the expansion towards the mean update (LoRA-FAIR)",
+    "fedalt": "an adapter of one's own beside the mean of all others, which rests (FedALT)",
+    "flasc": "adapters trained dense at a server's devices and sparse on the air (FLASC)",
+    "choco": "adapters averaged among neighbours by their largest changes, with error feedback (CHOCO-SGD)",
+    "fedsb": "a small matrix between two factors at rest, trained and averaged (Fed-SB)",
+    "fly": "a sparse projection at rest, of whose ranks the strongest act on a token, expansions averaged (FlyLoRA)",
+    "olora": "adapters kept orthogonal to those heard of others, never averaged, added up to answer (O-LoRA)",
+    "soft": "orthogonal ranks, of which a server's devices send the strongest within a latency (SOFT)",
 }
 """Meaning of the kinds without a colour of their own."""
 

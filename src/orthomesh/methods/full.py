@@ -69,7 +69,7 @@ def memory_bytes(num_parameters: int, num_devices: int) -> int:
     trains, 20 bytes a weight (`models.whole.fit_whole`).
 
     >>> memory_bytes(1_543_714_304, 10) / 2**30  # Qwen2.5-1.5B, in GiB
-    172.523193359375
+    172.52351760864258
     """
     return num_parameters * (10 * num_devices + 20)
 

@@ -30,8 +30,8 @@ def printed_of(table: str, title: str) -> dict[str, Printed]:
 def share(part: float, whole: float) -> str:
     """Bytes or entries as the paper writes them: a size and a percentage.
 
-    >>> share(0.54, 100.0)
-    '0.540 B (0.54%)'
+    >>> share(540.0, 100_000.0)
+    '540 B (0.54%)'
     """
     return f"{quantity(part, 'B')} ({100 * part / whole:.2f}%)"
 
