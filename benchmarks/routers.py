@@ -273,12 +273,12 @@ def _common_rows(base: Base, prompts: Sequence[str]) -> list[Row]:
 
 def common_text(data: str, neutral: bool) -> list[str]:
     """Prompts that belong to no task of the table, where the data directory has some."""
-    from orthomesh.tasks.rows import read_jsonl
+    from orthomesh.tasks.rows import read_directory
 
     found: list[str] = []
     for task in COMMON if data else ():
         if (Path(data) / task).is_dir():
-            rows = read_jsonl(TaskSettings(names=(task,), data=data), task, "train")[:128]
+            rows = read_directory(TaskSettings(names=(task,), data=data), task, "train")[:128]
             found += [f"Text: {content(r.prompt)[:300]}\nAnswer:" if neutral else r.prompt for r in rows]
     return found
 

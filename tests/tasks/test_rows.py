@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orthomesh.tasks.rows import read_hub, read_jsonl, to_example
+from orthomesh.tasks.rows import read_directory, read_hub, to_example
 from orthomesh.tasks.settings import TaskSettings
 from orthomesh.types import Check, Example
 
@@ -69,12 +69,12 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz"])
 def test_rows_on_paper(write: Write, suffix: str) -> None:
     settings = write(lines([FREE, CHOICE]), suffix)
-    assert read_jsonl(settings, "colours", "train") == [Example("Name a colour.", " red"), READ_CHOICE]
+    assert read_directory(settings, "colours", "train") == [Example("Name a colour.", " red"), READ_CHOICE]
 
 
 def test_columns_are_called_what_the_settings_say(write: Write) -> None:
     settings = write(lines([{"text": "2+2=", "label": "4"}]), prompt_column="text", answer_column="label")
-    assert read_jsonl(settings, "colours", "train") == [Example("2+2=", " 4")]
+    assert read_directory(settings, "colours", "train") == [Example("2+2=", " 4")]
 
 
 def test_whole_outputs_can_be_the_choices() -> None:
@@ -91,7 +91,7 @@ def test_what_a_table_fills_with_null_is_not_there() -> None:
 
 def test_a_plain_file_comes_before_a_compressed_one(write: Write) -> None:
     write(lines([CHOICE]), ".jsonl.gz")
-    assert read_jsonl(write(lines([FREE])), "colours", "train") == [Example("Name a colour.", " red")]
+    assert read_directory(write(lines([FREE])), "colours", "train") == [Example("Name a colour.", " red")]
 
 
 def test_a_data_set_that_the_loader_knows(hub: Path) -> None:
@@ -145,7 +145,7 @@ def test_a_bad_line_is_one_sentence_with_its_place(write: Write, line: str, reas
     settings = write(f"{lines([FREE])}{line}\n{lines([FREE])}", suffix)
     place = Path(settings.data) / "colours" / f"train{suffix}"
     with pytest.raises(ValueError, match=re.escape(f"{place}:2: {reason}")) as caught:
-        read_jsonl(settings, "colours", "train")
+        read_directory(settings, "colours", "train")
     assert "\n" not in str(caught.value)
 
 
@@ -156,31 +156,31 @@ def test_a_damaged_file_is_one_sentence(write: Write) -> None:
     for damaged in (whole[:-9], whole[:20], b"no gzip at all", whole[:12] + bytes(20) + whole[32:]):
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match=r"train\.jsonl\.gz cannot be read beyond line \d+: "):
-            read_jsonl(settings, "colours", "train")
+            read_directory(settings, "colours", "train")
 
 
 def test_a_file_that_is_no_utf8_is_one_sentence(write: Write) -> None:
     settings = write("")
     (Path(settings.data) / "colours" / "train.jsonl").write_bytes(b'{"instruction": "caf\xe9", "output": "b"}\n')
     with pytest.raises(ValueError, match=r"train\.jsonl cannot be read beyond line 0: .*utf-8"):
-        read_jsonl(settings, "colours", "train")
+        read_directory(settings, "colours", "train")
 
 
 def test_an_empty_file_has_no_rows(write: Write) -> None:
-    assert read_jsonl(write(""), "colours", "train") == []
+    assert read_directory(write(""), "colours", "train") == []
 
 
 def test_a_missing_file_is_told_what_there_is(write: Write) -> None:
     settings = write(lines([FREE]))
     with pytest.raises(ValueError, match=r"task 'colours': no test\.jsonl or test\.jsonl\.gz in .*has \['colours'\]"):
-        read_jsonl(settings, "colours", "test")
+        read_directory(settings, "colours", "test")
     with pytest.raises(ValueError, match=r"task 'colors': no train\.jsonl .*has \['colours'\]"):
-        read_jsonl(settings, "colors", "train")
+        read_directory(settings, "colors", "train")
 
 
 def test_a_missing_directory_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=re.escape(f"tasks.data: there is no directory {tmp_path / 'none'}")):
-        read_jsonl(TaskSettings(names=("colours",), data=str(tmp_path / "none")), "colours", "train")
+        read_directory(TaskSettings(names=("colours",), data=str(tmp_path / "none")), "colours", "train")
 
 
 def test_an_unknown_name_on_the_hub_is_one_sentence(hub: Path) -> None:
@@ -192,10 +192,10 @@ def test_an_unknown_name_on_the_hub_is_one_sentence(hub: Path) -> None:
 def test_what_the_loader_finds_wrong_is_one_sentence(hub: Path) -> None:
     settings = TaskSettings(names=(str(hub),), data="hub")
     (hub / "train.jsonl").write_text(lines([FREE]))
-    with pytest.raises(ValueError, match=r"its split 'dev' does not load from the hub: Unknown split \"dev\""):
+    with pytest.raises(ValueError, match=r"its split 'dev' does not load from .*data: Unknown split \"dev\""):
         read_hub(settings, str(hub), "dev")
     (hub / "train.jsonl").write_text('{"instruction": \n')
-    with pytest.raises(ValueError, match=r"does not load from the hub: JSON parse error") as caught:
+    with pytest.raises(ValueError, match=r"does not load from .*data: JSON parse error") as caught:
         read_hub(settings, str(hub), "train")
     assert "\n" not in str(caught.value)
 
@@ -225,5 +225,5 @@ def test_a_task_without_training_rows_takes_its_stand_ins(tmp_path: Path) -> Non
         (tmp_path / name).mkdir()
         (tmp_path / name / f"{split}.jsonl").write_text(json.dumps({"instruction": name, "output": "x"}) + "\n")
     settings = TaskSettings(names=("humaneval",), data=str(tmp_path))
-    assert read_jsonl(settings, "humaneval", "train")[0].prompt == "mbpp"
-    assert read_jsonl(settings, "humaneval", "test")[0].prompt == "humaneval"
+    assert read_directory(settings, "humaneval", "train")[0].prompt == "mbpp"
+    assert read_directory(settings, "humaneval", "test")[0].prompt == "humaneval"

@@ -13,6 +13,7 @@ from ..experiment import Evaluate, Experiment
 from ..models.settings import ModelSettings, TrainSettings
 from ..presets import from_plain, overlaid, plain
 from ..tasks.embedded import TASKS as EMBEDDED_TASKS
+from ..tasks.hub import how_to_get
 from ..tasks.settings import TaskSettings
 from ..wireless.channel import Channel
 from ..wireless.link import Radio
@@ -125,7 +126,7 @@ def _there(scale: Scale, x: Experiment) -> None:
     """Whether what a scale needs from outside is given and lies where it should."""
     how = (
         "a data directory holds NAME/train.jsonl and NAME/test.jsonl (or .jsonl.gz) with instruction, output and, "
-        "where one is chosen, answer and choices"
+        "where one is chosen, answer and choices; or NAME is a copy of one of the paper's data sets as the hub has it"
     )
     if scale.name == "small" and (not x.tasks.data or x.model.source == "embedded"):
         raise ValueError(
@@ -141,7 +142,8 @@ def _there(scale: Scale, x: Experiment) -> None:
     if absent:
         known = sorted(p.name for p in root.iterdir() if p.is_dir())
         raise ValueError(
-            f"--data: {root} has no {', '.join(absent)}; {how}. It has: {', '.join(known)}. Other tasks: --tasks A,B"
+            f"--data: {root} has no {', '.join(absent)}; {how}. It has: {', '.join(known)}. Other tasks: --tasks A,B."
+            f"{how_to_get(absent[0])}"
         )
 
 

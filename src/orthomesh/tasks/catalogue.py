@@ -7,7 +7,7 @@ import functools
 from ..rng import stream
 from ..types import Example
 from .embedded import TASKS, examples
-from .rows import read_hub, read_jsonl
+from .rows import read_directory, read_hub
 from .settings import TaskSettings
 
 
@@ -60,7 +60,7 @@ def _all(settings: TaskSettings, task: str, split: str, count: int, seed: int) -
     purpose = f"examples {task} {split}".replace("/", " ")
     if not settings.data:
         return tuple(examples(task, split, count, stream(seed, purpose)))
-    pool = (read_hub if settings.data == "hub" else read_jsonl)(settings, task, split)
+    pool = (read_hub if settings.data == "hub" else read_directory)(settings, task, split)
     if not pool:
         raise ValueError(f"task {task!r}: its split {split!r} is empty")
     order = stream(seed, purpose).permutation(len(pool))[:count]

@@ -5,22 +5,24 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..types import Check, Example
+from .hub import SOURCES, how_to_get, ours
 from .settings import TaskSettings
 
 STAND_INS = {"humaneval": "mbpp"}
 """Tasks without a training split of their own, and whose is taken."""
 
 
-def read_jsonl(settings: TaskSettings, task: str, split: str) -> list[Example]:
-    """All examples of NAME/SPLIT.jsonl or NAME/SPLIT.jsonl.gz under the data directory.
+def read_directory(settings: TaskSettings, task: str, split: str) -> list[Example]:
+    """All examples of a task under the data directory: of NAME/SPLIT.jsonl or NAME/SPLIT.jsonl.gz, else of a copy of
+    a data set of the hub in NAME, as `hf download` leaves it (Parquet, JSON Lines).
 
-    Each line is an object with the prompt and the answer under the settings' columns; optional `answer` (the
-    part of the output that is scored) and `choices` (admissible answers).
+    Each row has the prompt and the answer under the settings' columns, with optional `answer` (the part of the output
+    that is scored) and `choices` (admissible answers); or it is one of the paper's data sets under its own columns.
 
     Raises:
         ValueError: directory, file or column missing, a damaged file, a line that is no JSON object, an empty prompt
@@ -29,30 +31,68 @@ def read_jsonl(settings: TaskSettings, task: str, split: str) -> list[Example]:
     root = Path(settings.data)
     if not root.is_dir():
         raise ValueError(f"tasks.data: there is no directory {root}")
-    folder = root / task
     if split == "train" and task in STAND_INS and (root / STAND_INS[task]).is_dir():
-        folder = root / STAND_INS[task]
+        task = STAND_INS[task]
+    folder = root / task
     found = [p for p in (folder / f"{split}.jsonl", folder / f"{split}.jsonl.gz") if p.is_file()]
-    if not found:
-        known = sorted(p.name for p in root.iterdir() if p.is_dir())
-        raise ValueError(f"task {task!r}: no {split}.jsonl or {split}.jsonl.gz in {folder}; {root} has {known}")
-    return [to_example(row, settings, f"{found[0]}:{number}") for number, row in _lines(found[0])]
+    if found:
+        return _examples(_lines(found[0]), settings, task)
+    kinds = (".parquet", ".jsonl", ".json") if task in SOURCES else (".parquet",)
+    if any(p.suffix in kinds for p in folder.rglob("*")):
+        return _loaded(settings, task, split, str(folder))
+    known = sorted(p.name for p in root.iterdir() if p.is_dir())
+    raise ValueError(
+        f"task {task!r}: no {split}.jsonl or {split}.jsonl.gz in {folder}; {root} has {known}.{how_to_get(task)}"
+    )
 
 
 def read_hub(settings: TaskSettings, task: str, split: str) -> list[Example]:
-    """All examples of one split of a data set that `datasets.load_dataset` can load by name or directory.
+    """All examples of one split of a data set on the hub: of the paper's by our names, of others by theirs, or by
+    directory.
 
     Raises:
         ValueError: not to be had, no such split, or a row without the columns.
     """
-    from datasets import load_dataset
+    if split == "train" and task in STAND_INS:
+        task = STAND_INS[task]
+    return _loaded(settings, task, split, SOURCES[task].path if task in SOURCES else task)
 
+
+def _loaded(settings: TaskSettings, task: str, split: str, place: str) -> list[Example]:
+    """What `datasets.load_dataset` makes of a place: a name on the hub or a directory."""
+    from datasets import Image, get_dataset_config_names, load_dataset
+
+    source = SOURCES.get(task)
+    config, name = None, split
+    if source is not None:
+        config, name = source.config, (source.train if split == "train" else source.test) or split
     try:
-        table = load_dataset(task, split=split)
+        if Path(place).is_dir() and config not in get_dataset_config_names(place):
+            config = None  # files without a card have one configuration
+        table = load_dataset(place, config, split=name)
+        for column in [c for c, kind in table.features.items() if isinstance(kind, Image)]:
+            table = table.cast_column(column, Image(decode=False))  # nobody looks at it
     except Exception as error:  # whatever the loader finds wrong, the user needs one sentence
-        reason = " ".join(str(error.__cause__ or error).split())[:300]
-        raise ValueError(f"task {task!r}: its split {split!r} does not load from the hub: {reason}") from None
-    return [to_example(dict(row), settings, f"{task}/{split}:{n + 1}") for n, row in enumerate(table)]
+        reason = " ".join(str(error.__cause__ or error).split())[:300].rstrip(".")
+        raise ValueError(
+            f"task {task!r}: its split {name!r} does not load from {_called(place)}: {reason}.{how_to_get(task)}"
+        ) from None
+    return _examples(((f"{place}/{name}:{n + 1}", dict(row)) for n, row in enumerate(table)), settings, task)
+
+
+def _called(place: str) -> str:
+    return place if Path(place).is_dir() else f"the hub ({place})"
+
+
+def _examples(rows: Iterable[tuple[str, Mapping[str, Any]]], settings: TaskSettings, task: str) -> list[Example]:
+    """Rows with their places as examples, data sets' own columns turned into ours."""
+    columns = (settings.prompt_column, settings.answer_column)
+    found = []
+    for where, row in rows:
+        made = ours(task, row, columns, where)
+        if made is not None:
+            found.append(to_example(made, settings if made is row else TaskSettings(), where))
+    return found
 
 
 def to_example(row: Mapping[str, Any], settings: TaskSettings, where: str) -> Example:
@@ -101,7 +141,8 @@ def check_of(row: Mapping[str, Any], prompt: str) -> Check | None:
     return None
 
 
-def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows of a file, each with its place."""
     number = 0
     try:
         with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else open(path, encoding="utf-8") as lines:
@@ -109,7 +150,7 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 row = json.loads(line)
                 if not isinstance(row, dict):
                     raise ValueError(f"{path}:{number}: a row must be a JSON object, got {type(row).__name__}")
-                yield number, row
+                yield f"{path}:{number}", row
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}:{number}: not a line of JSON: {error.msg}") from None
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:

@@ -17,8 +17,9 @@ class TaskSettings:
     names: tuple[str, ...] = ()
     """Tasks by name, in order; empty: all embedded ones."""
     data: str = ""
-    """Directory with NAME/train.jsonl and NAME/test.jsonl (or .jsonl.gz); `hub` for names of Hugging Face
-    data sets; empty for the embedded tasks."""
+    """Directory with NAME/train.jsonl and NAME/test.jsonl (or .jsonl.gz), or with copies of the paper's data sets as
+    NAME; `hub` for the paper's data sets by our names (boolq, piqa, ...) and others by theirs; empty for the embedded
+    tasks."""
     train_examples: Annotated[int, Field(ge=1)] = 600
     """Training examples a device, at most; a task with fewer gives what it has."""
     test_examples: Annotated[int, Field(ge=1)] = 100
