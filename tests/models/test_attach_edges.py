@@ -174,6 +174,19 @@ def test_prompts_that_cannot_be_read(told: Portable, upper: Base, plain: Model, 
             model.generate(inputs_embeds=embeds, **GREEDY)
 
 
+def test_a_prompt_longer_than_the_context(told: Portable, upper: Base, plain: Model, tokenizer: Any) -> None:
+    for bank in (told, bank_of(upper)):
+        model, ids = attach(bank, plain()), torch.full((2, 66), 7)
+        assert model.config.max_position_embeddings == 64
+        mask = torch.ones_like(ids)
+        mask[:, :2] = 0  # padding does not count
+        assert model(ids, attention_mask=mask).logits.shape[:2] == (2, 66)
+        with pytest.raises(ValueError, match="a prompt of 66 tokens exceeds the model's context of 64; shorten it"):
+            model.generate(ids, attention_mask=torch.ones_like(ids), **GREEDY)
+        assert len(said(model)) == 0  # nobody answered
+        assert model.generate(ids[:, :62], **GREEDY).shape[1] > 62
+
+
 @torch.no_grad()
 def test_a_cache_of_other_prompts(told: Portable, upper: Base, plain: Model, tokenizer: Any) -> None:
     one, other, more = batch(tokenizer, ["zelk abc="]), batch(tokenizer, ["morv abc="]), torch.tensor([[7]])

@@ -286,6 +286,18 @@ def test_tensors_other_than_the_layouts_are_refused(tmp_path: Path, spoil: Spoil
         bring(tmp_path)
 
 
+@pytest.mark.parametrize("rank", [1, 3])
+def test_a_checkpoint_of_another_rank_is_refused(tmp_path: Path, rank: int) -> None:
+    other = Layout(PAIR.shapes, rank)
+    export_peft([expert(other, 1)], other, 2.0, "owner/base", tmp_path)
+    with pytest.raises(ValueError, match=f"r is {rank}, the run's adapters have rank 2"):
+        bring(tmp_path)
+    config = json.loads((tmp_path / CONFIG).read_text())
+    (tmp_path / CONFIG).write_text(json.dumps({**config, "r": 2}))  # a configuration that lies
+    with pytest.raises(ValueError, match=rf"lora_A of layer deep.q_proj is \[{rank}, 3\], the run's is \[2, 3\]"):
+        bring(tmp_path)
+
+
 @given(st.integers(0, 10**6))
 def test_a_file_cut_anywhere_is_refused(cut: int) -> None:
     with tempfile.TemporaryDirectory() as place:

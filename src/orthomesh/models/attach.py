@@ -72,7 +72,8 @@ def load(directory: str | Path, model: Model, *, folded: bool = False) -> Model:
     Returns:
         The same model; `generate`, batches of mixed tasks, padding on either side and the key-value cache work as
         before. `said(model)` tells who answered. Of a prompt that is read in pieces (`prefill_chunk_size`) the first
-        piece chooses. `save_pretrained` saves the base model alone.
+        piece chooses. A prompt longer than the context is refused when it is read. `save_pretrained` saves the base
+        model alone.
 
     Raises:
         ValueError: a bank that cannot be read, or was trained on another model.
@@ -202,7 +203,9 @@ class _Chooser:
             self.verdict = self.read = None  # whoever was chosen goes, even if what follows is refused
             self.cache = None if cache is None else weakref.ref(cache)
             self.grown = 0
-            self._choose(ids, columns_that_count(kwargs.get("attention_mask"), ids))
+            counted = columns_that_count(kwargs.get("attention_mask"), ids)
+            _fits(self.model, ids, counted)
+            self._choose(ids, counted)
             self.read = ids
         else:
             self._grow()
@@ -297,6 +300,17 @@ class _Chooser:
             A, B = self.layers[name]
             self.layers[name] = _Layer(A.to(slot.base.weight.device, kind), B.to(slot.base.weight.device, kind))
         return self.layers
+
+
+def _fits(model: nn.Module, ids: Tensor, counted: Tensor | None) -> None:
+    """Whether prompts are within the model's context; what lies beyond it was never trained and answers nonsense."""
+    context = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+    longest = ids.shape[1] if counted is None else int((counted > 0).sum(1).max())
+    if context and longest > context:
+        raise ValueError(
+            f"a prompt of {longest} tokens exceeds the model's context of {context}; shorten it, e.g. "
+            f"tokenizer(..., truncation=True, max_length={context // 2}), to leave room for an answer"
+        )
 
 
 def _base_names(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
