@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from orthomesh.cli import app
+from orthomesh.reproduction.runs import claimed
 
 FEW = [
     *("--tasks", "zelk,morv", "-s", "train.steps=2", "-s", "train.batch_size=4", "-s", "workers=1"),
@@ -35,6 +36,19 @@ def test_a_table_is_run_once_and_written_again(tmp_path: Path) -> None:
     other = reproduce(*words, "-s", "rounds=3")
     assert other.exit_code == 2
     assert "holds a run with other settings (rounds)" in other.output
+
+
+def test_a_process_leaves_alone_what_another_works_on(tmp_path: Path) -> None:
+    words = ("methods", "--only", "local", "--seeds", "1", "--out", str(tmp_path), *FEW)
+    with claimed(tmp_path / "local" / "seed0"):
+        result = reproduce(*words)
+        assert result.exit_code == 0
+        assert f"other processes are at {tmp_path}/local/seed0" in result.output
+    none = reproduce(*words, "--finished")
+    assert none.exit_code == 2
+    assert "holds no finished run" in none.output
+    reproduce(*words, "-q")
+    assert "Local only" in reproduce(*words, "--finished").output
 
 
 def test_the_cost_is_said_and_nothing_written(tmp_path: Path) -> None:

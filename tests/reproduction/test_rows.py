@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from orthomesh.reproduction.rows import ROWS, TABLE_1, TABLE_2, chosen, methods
+from orthomesh.methods import METHODS
+from orthomesh.reproduction.rows import COMPARISON, ROWS, TABLE_1, TABLE_2, chosen, methods
 
 
 def test_the_papers_rows_are_there_in_its_order() -> None:
@@ -16,6 +17,10 @@ def test_the_papers_rows_are_there_in_its_order() -> None:
 def test_ours_runs_first_so_that_the_oracle_asks_its_experts() -> None:
     assert next(iter(methods(TABLE_1))) == "orthomesh"
     assert set(methods(TABLE_1)) == {r.label for r in TABLE_1} - {"base", "oracle"}
+
+
+def test_the_comparison_has_every_method_there_is() -> None:
+    assert {r.settings.kind for r in COMPARISON if r.settings is not None} == set(METHODS)
 
 
 def test_some_rows_only_keeps_what_comes_for_nothing() -> None:

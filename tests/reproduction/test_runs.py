@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from orthomesh.experiment import Experiment
+from orthomesh.methods.gossip_lora import GossipLora
 from orthomesh.methods.local import Local
-from orthomesh.reproduction.runs import begin, broken_down, runs_of
+from orthomesh.reproduction.runs import begin, broken_down, claimed, runs_apart, runs_of, there
 from orthomesh.tasks.settings import TaskSettings
 
 X = Experiment(seed=5, tasks=TaskSettings(names=("zelk",)), methods={"local": Local()})
@@ -20,6 +21,30 @@ def test_one_directory_for_each_seed_and_number_of_devices() -> None:
     assert [(str(d), x.seed) for d, x in found.items()] == [("out/seed5", 5), ("out/seed6", 6)]
     many = runs_of(X, Path("out"), 1, (2, 10))
     assert [(str(d), x.devices) for d, x in many.items()] == [("out/devices02/seed5", 2), ("out/devices10/seed5", 10)]
+
+
+def test_apart_every_method_has_a_directory_for_each_seed() -> None:
+    both = replace(X, methods={"local": Local(), "gossip": GossipLora()})
+    found = runs_apart(both, Path("out"), 2)
+    assert [str(d) for d in found] == ["out/local/seed5", "out/gossip/seed5", "out/local/seed6", "out/gossip/seed6"]
+    assert all(list(x.methods) == [d.parent.name] and f"seed{x.seed}" == d.name for d, x in found.items())
+
+
+def test_a_run_is_held_by_one_process_at_a_time(tmp_path: Path) -> None:
+    with claimed(tmp_path / "a") as first, claimed(tmp_path / "a") as second, claimed(tmp_path / "b") as other:
+        assert (first, second, other) == (True, False, True)
+    with claimed(tmp_path / "a") as again:
+        assert again
+
+
+def test_where_a_run_is_computed_does_not_make_it_another(tmp_path: Path) -> None:
+    place = tmp_path / "seed5"
+    begin(place, X)
+    assert there({place: X}) == {}
+    (place / "summary.json").write_text("{}")
+    assert list(there({place: replace(X, workers=2, engine="ray", ray_address="auto"), tmp_path / "seed6": X})) == [
+        place
+    ]
 
 
 def test_a_run_goes_on_only_as_it_began(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
-"""`orthomesh reproduce`: the paper's tables and figures, each by one command, beside its printed numbers."""
+"""`orthomesh reproduce`: the paper's tables and figures beside its printed numbers, and all methods compared."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -13,13 +14,14 @@ from .speech import say, sentences
 
 if TYPE_CHECKING:
     from ..experiment import Experiment
+    from ..reproduction.scales import Scale
 
-WHAT = ("table1", "table2", "fig4", "fig5", "fig6")
+WHAT = ("table1", "table2", "fig4", "fig5", "fig6", "methods")
 
 
 # A command's parameters are the options a user sees, so there are more of them than a function may have elsewhere.
 def reproduce(
-    what: Annotated[str, typer.Argument(help="table1, table2, fig4, fig5 or fig6.")],
+    what: Annotated[str, typer.Argument(help="table1, table2, fig4, fig5, fig6; or methods: all there are.")],
     scale: Annotated[str, typer.Option(help="tiny (embedded, minutes), small (--model, --data) or paper.")] = "tiny",
     seeds: Annotated[int, typer.Option(min=1, help="Repetitions; an interval worth its name needs three.")] = 3,
     only: Annotated[str, typer.Option(help="Rows by label, separated by commas; default: all.")] = "",
@@ -34,11 +36,13 @@ def reproduce(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Default: reproduced/WHAT-SCALE.")] = None,
     cost: Annotated[bool, typer.Option("--cost", help="Say what it will cost, and stop.")] = False,
+    finished: Annotated[bool, typer.Option("--finished", help="Run nothing; show what is finished.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the result.")] = False,
 ) -> None:
-    """Reproduce a table or figure of the paper, beside its printed numbers.
+    """Reproduce a table or figure of the paper, beside its printed numbers; or compare all methods.
 
-    Writes CSV, LaTeX, Markdown, SVG and PNG. The same command goes on where it was interrupted.
+    Writes CSV, LaTeX, Markdown, SVG and PNG. The same command goes on where it was interrupted; given again while it
+    runs, it takes over runs that nobody has begun.
     """
     begun, place = time.monotonic(), out or Path("reproduced") / f"{what}-{scale}"
     named = {"model.source": model, "tasks.data": data, "tasks.names": tasks and [t.strip() for t in tasks.split(",")]}
@@ -47,12 +51,12 @@ def reproduce(
     )
     console = Console(highlight=False)
     with sentences():
-        for one in _done(asked, console, cost, quiet):
+        for one in _done(asked, console, Way(cost, finished, quiet)):
             if isinstance(one, str | Path):
                 console.print(str(one), markup=False, soft_wrap=True)
             else:  # nothing is cut, however narrow the terminal
-                console.print(one, width=max(console.width, Console(width=1000).measure(one).maximum), crop=False)
-                console.print()
+                wide = max(console.width, Console(width=1000).measure(one).maximum)
+                Console(highlight=False, width=wide).print(one, "", crop=False)
         console.print(f"took {time.monotonic() - begun:.0f} s", markup=False)
 
 
@@ -69,10 +73,18 @@ class Asked(NamedTuple):
     place: Path
 
 
-def _done(asked: Asked, console: Console, only_cost: bool, quiet: bool) -> list[Any]:
+class Way(NamedTuple):
+    """only_cost: say what it costs, and stop. finished: run nothing. quiet: only the result."""
+
+    only_cost: bool
+    finished: bool
+    quiet: bool
+
+
+def _done(asked: Asked, console: Console, way: Way) -> list[Any]:
     """Do it: tables, sentences and paths, in the order to show them."""
     from ..config import near
-    from ..reproduction.scales import base_experiment, scale_of
+    from ..reproduction.scales import scale_of
 
     if asked.what not in WHAT:
         raise ValueError(f"there is no {asked.what!r} to reproduce.{near(asked.what, WHAT)}")
@@ -87,15 +99,31 @@ def _done(asked: Asked, console: Console, only_cost: bool, quiet: bool) -> list[
 
         counts = counts if asked.counts else COUNTS
         return figure6(counts, asked.overrides, asked.seeds, asked.place)
-    from ..reproduction.outcome import write
-    from ..reproduction.rows import chosen, methods
-    from ..reproduction.runs import runs_of
+    return _tabled(asked, scale, counts, console, way)
 
+
+def _tabled(asked: Asked, scale: Scale, counts: tuple[int, ...], console: Console, way: Way) -> list[Any]:
+    """Whatever trains: run it, or take what is finished, and write it."""
+    from ..reproduction import comparison, outcome
+    from ..reproduction.rows import chosen, methods
+    from ..reproduction.runs import runs_apart, runs_of, there
+    from ..reproduction.scales import base_experiment
+
+    given = {"workers": 1, **asked.given} if asked.what == "methods" else asked.given  # processes share the runs
     rows = chosen(asked.what, [label.strip() for label in asked.only.split(",") if label.strip()])
-    x = base_experiment(scale, methods(rows), asked.given, asked.overrides)
-    runs = runs_of(x, asked.place, asked.seeds, counts if asked.what == "fig4" else ())
-    finished = _carry_out(runs, console, only_cost, quiet)
-    return write(asked.what, rows, runs, asked.place) if finished else []
+    x = base_experiment(scale, methods(rows), given, asked.overrides)
+    if asked.what == "methods":
+        runs = runs_apart(x, asked.place, asked.seeds)
+    else:
+        runs = runs_of(x, asked.place, asked.seeds, counts if asked.what == "fig4" else ())
+    if not way.finished and not _carry_out(runs, x, console, way):
+        return []
+    done = there(runs)
+    if not done:
+        raise ValueError(f"{asked.place} holds no finished run of these")
+    if asked.what == "methods":
+        return comparison.write(rows, done, asked.place)
+    return outcome.write(asked.what, rows, done, asked.place)
 
 
 def _numbers(text: str) -> tuple[int, ...]:
@@ -109,35 +137,61 @@ def _numbers(text: str) -> tuple[int, ...]:
     return found
 
 
-def _carry_out(runs: dict[Path, Experiment], console: Console, only_cost: bool, quiet: bool) -> bool:
-    """Say what it will cost, then run what is not there yet; False where nothing was to be run."""
+def _carry_out(runs: dict[Path, Experiment], whole: Experiment, console: Console, way: Way) -> bool:
+    """Say what it will cost, then run what is not there yet; False where there is nothing to show yet.
+
+    `whole` has the methods of all runs.
+    """
     from .. import experiment
     from ..evaluation.wording import duration, size
     from ..reproduction.costs import check_memory, cost, probe
-    from ..reproduction.runs import begin
-    from ..show import follow
 
     for x in runs.values():
         check_memory(x)
-    first = next(iter(runs.values()))
+    first = replace(next(iter(runs.values())), methods=whole.methods)
     notes = experiment.check(first)
-    for note in notes if not quiet else ():
+    for note in notes if not way.quiet else ():
         console.print(f"note: {note}", markup=False, soft_wrap=True)
     price = cost(runs, probe(first))
     console.print(
-        f"{len(runs)} runs of {len(first.methods)} methods: at most about {duration(price.seconds)} from here on this "
+        f"{len(runs)} runs of {len(whole.methods)} methods: at most about {duration(price.seconds)} from here on this "
         f"machine as it is now, {size(price.memory_b)} of memory and {size(price.disk_b)} of disk",
         markup=False, soft_wrap=True,
     )  # fmt: skip
-    if only_cost:
+    if way.only_cost:
         return False
     try:
-        for directory, x in runs.items():
-            if not begin(directory, x):
-                started = time.monotonic()
+        while _pass(runs, notes, console, way.quiet):
+            pass
+    except KeyboardInterrupt:
+        say("interrupted; every finished round is kept. The same command goes on.", 130)
+    return _all_there(runs, console)
+
+
+def _pass(runs: dict[Path, Experiment], notes: list[str], console: Console, quiet: bool) -> int:
+    """Run everything that is neither finished nor held by another process; how many there were."""
+    from .. import experiment
+    from ..reproduction.runs import begin, claimed
+    from ..show import follow
+
+    count = 0
+    for directory, x in runs.items():
+        with claimed(directory) as mine:
+            if mine and not begin(directory, x):
+                started, count = time.monotonic(), count + 1
                 console.print(f"{directory}", markup=False, soft_wrap=True)
                 follow(experiment.run(x, directory), x, console, quiet)
                 experiment.finish(x, directory, notes, time.monotonic() - started)
-    except KeyboardInterrupt:
-        say("interrupted; every finished round is kept. The same command goes on.", 130)
-    return True
+    return count
+
+
+def _all_there(runs: dict[Path, Experiment], console: Console) -> bool:
+    """Whether every run is finished; says which other processes still have."""
+    from ..reproduction.runs import there
+
+    done = there(runs)
+    left = [str(d) for d in runs if d not in done]
+    if left:
+        said = f"other processes are at {', '.join(left)}; the last to end shows the result"
+        console.print(said, markup=False, soft_wrap=True)
+    return not left

@@ -49,7 +49,7 @@ def _table(what: str, rows: Sequence[Row], runs: Mapping[Path, Experiment], out:
         "tex": tables.as_latex(what, found, caption),
         "md": tables.as_markdown(what, found, tests),
     }
-    paths = [_text(out / f"{what}.{end}", text) for end, text in files.items()]
+    paths = [put(out / f"{what}.{end}", text) for end, text in files.items()]
     measures = [
         plots.Measure(
             line.row.title, *line.average, tuple(p.average for p in tables.printed_of(what, line.row.title).values())
@@ -59,19 +59,21 @@ def _table(what: str, rows: Sequence[Row], runs: Mapping[Path, Experiment], out:
     words = "mean accuracy over tasks; dots: ours with 95 % intervals, rings: the paper's 1.5B and 7B"
     drawn = {what: plots.dots(f"{what}, {seeds} seeds", words, measures)}
     if what == "table1":
-        drawn |= _frontiers(found, list(runs), out, paths)
+        sending = [line.row for line in found if line.sent and line.row.settings is not None]
+        drawn |= frontiers({row: frontier(row.label, list(runs)) for row in sending}, out, paths)
         drawn |= _breakdowns(found, runs, out, paths)
-    notes = _draw(drawn, out, paths)
-    said += [f"note: {one}" for one in (*_verdicts(found), *remarks(what), *_few(seeds), *notes)]
+    notes = draw(drawn, out, paths)
+    said += [f"note: {one}" for one in (*verdicts(found), *remarks(what), *few(seeds), *notes)]
     return [*said, *paths]
 
 
-def _text(path: Path, text: str) -> Path:
+def put(path: Path, text: str) -> Path:
+    """Write a file whole, and say where."""
     write_whole(path, text.encode())
     return path
 
 
-def _draw(drawn: Mapping[str, scene.Scene], out: Path, paths: list[Path]) -> list[str]:
+def draw(drawn: Mapping[str, scene.Scene], out: Path, paths: list[Path]) -> list[str]:
     """Write the figures; sentences about what could not be."""
     notes = []
     for name, figure in drawn.items():
@@ -81,11 +83,12 @@ def _draw(drawn: Mapping[str, scene.Scene], out: Path, paths: list[Path]) -> lis
     return sorted(set(notes) - {""})
 
 
-def _few(seeds: int) -> list[str]:
+def few(seeds: int) -> list[str]:
+    """A sentence where seeds are too few."""
     return [] if seeds >= 3 else [f"{seeds} seed{'s' if seeds > 1 else ''}: intervals and tests need three at least"]
 
 
-def _verdicts(found: Sequence[Line]) -> list[str]:
+def verdicts(found: Sequence[Line]) -> list[str]:
     """What was expected of the methods, beside what came out (issue: results that count)."""
     by = {line.row.label: line for line in found}
     if OURS not in by:
@@ -111,13 +114,8 @@ def _holds(whether: bool) -> str:
     return "holds" if whether else "does not hold"
 
 
-def _frontiers(
-    found: Sequence[Line], directories: Sequence[Path], out: Path, paths: list[Path]
-) -> dict[str, scene.Scene]:
+def frontiers(points: Mapping[Row, Sequence[Point]], out: Path, paths: list[Path]) -> dict[str, scene.Scene]:
     """Accuracy over what was sent and over seconds on the air, round by round, for every method that sends."""
-    points = {
-        line.row: frontier(line.row.label, directories) for line in found if line.sent and line.row.settings is not None
-    }
     rows = [(row.title, row.label, p.round, p.sent, p.seconds, p.accuracy) for row, ps in points.items() for p in ps]
     paths.append(_csv(out / "frontier.csv", ("method", "label", "round", "bytes", "seconds", "accuracy_%"), rows))
     nan = float("nan")
@@ -141,7 +139,7 @@ def _csv(path: Path, names: Sequence[str], rows: Iterable[Sequence[object]]) -> 
     lines_ = csv.writer(out, lineterminator="\n")
     lines_.writerow(names)
     lines_.writerows(rows)
-    return _text(path, out.getvalue())
+    return put(path, out.getvalue())
 
 
 def _breakdowns(
@@ -195,8 +193,8 @@ def _figure_4(rows: Sequence[Row], runs: Mapping[Path, Experiment], out: Path) -
     notes = [
         "the paper's text has accuracy in Figure 4 and the collision rate in Figure 6, its captions the reverse; this "
         "is the text's Figure 4",
-        *_few(seeds),
-        *_draw({"fig4": figure}, out, paths),
+        *few(seeds),
+        *draw({"fig4": figure}, out, paths),
     ]
     table = Table(title="accuracy, %", box=None)
     for name in ("method", *(f"{m} devices" for m in counts)):

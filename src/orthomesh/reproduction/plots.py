@@ -88,6 +88,7 @@ def curves(axes: Axes, lines: Sequence[Curve]) -> Scene:
     """
     at = [p[0] for line in lines for p in line.spots if not axes.log or p[0] > 0]
     low, high = _range(at, axes.log)
+    bottom = max(BOTTOM, TOP + 17.0 * len(lines))  # so that names find room beside the ends
 
     def x(value: float) -> float:
         if axes.log:
@@ -95,7 +96,7 @@ def curves(axes: Axes, lines: Sequence[Curve]) -> Scene:
         return LEFT + (RIGHT - LEFT) * ((value - low) / (high - low) if high > low else 0.5)
 
     def y(value: float) -> float:
-        return BOTTOM - (BOTTOM - TOP) * min(max(value, 0.0), axes.top) / axes.top
+        return bottom - (bottom - TOP) * min(max(value, 0.0), axes.top) / axes.top
 
     marks = _head(axes.title, axes.subtitle)
     for n in range(6):
@@ -103,8 +104,8 @@ def curves(axes: Axes, lines: Sequence[Curve]) -> Scene:
         marks.append(Line(spots=((LEFT, y(value)), (RIGHT, y(value))), colour=GRID))
         marks.append(Words(at=(LEFT - 8, y(value) + 4), text=f"{value:g}{axes.suffix}", anchor="end", colour=SOFT))
     for tick in _ticks(low, high, at, axes.log):
-        marks.append(Words(at=(x(tick), BOTTOM + 20), text=_place(tick, axes), anchor="middle", colour=SOFT))
-    marks.append(Words(at=((LEFT + RIGHT) / 2, BOTTOM + 44), text=axes.over, anchor="middle", colour=SOFT))
+        marks.append(Words(at=(x(tick), bottom + 20), text=_place(tick, axes), anchor="middle", colour=SOFT))
+    marks.append(Words(at=((LEFT + RIGHT) / 2, bottom + 44), text=axes.over, anchor="middle", colour=SOFT))
     ends = []
     for n, line in enumerate(lines):
         shown, colour = [p for p in line.spots if math.isfinite(p[1])], PALETTE[n % len(PALETTE)]
@@ -112,9 +113,9 @@ def curves(axes: Axes, lines: Sequence[Curve]) -> Scene:
             marks += _curve(line.name, shown, colour, axes, x, y)
             ends.append((y(shown[-1][1]), line.name, colour))
     ends.sort()
-    for place, (_, name, colour) in zip(spread([e[0] for e in ends], 17.0, TOP - 8, BOTTOM), ends, strict=True):
+    for place, (_, name, colour) in zip(spread([e[0] for e in ends], 17.0, TOP - 8, bottom), ends, strict=True):
         marks.append(Words(at=(RIGHT + 14, place + 4), text=name, colour=colour, bold=True))
-    return Scene(width=1000, height=int(BOTTOM + 60), marks=tuple(marks))
+    return Scene(width=1000, height=int(bottom + 60), marks=tuple(marks))
 
 
 def _range(at: Sequence[float], log: bool) -> tuple[float, float]:

@@ -87,13 +87,14 @@ def frontier(label: str, directories: Sequence[Path]) -> list[Point]:
 
     Rounds on the way are examined on few prompts (`evaluate.prompts`), the last on all.
     """
-    by_seed = [_points(Journal(d), label) for d in directories]
+    by_seed = [points(Journal(d), label) for d in directories]
     rounds = sorted(set.intersection(*(set(p) for p in by_seed))) if by_seed else []
     means = {r: np.mean([p[r] for p in by_seed], axis=0).tolist() for r in rounds}
     return [Point(round=r, sent=m[0], seconds=m[1], accuracy=m[2]) for r, m in means.items()]
 
 
-def _points(journal: Journal, label: str) -> dict[int, tuple[float, float, float]]:
+def points(journal: Journal, label: str) -> dict[int, tuple[float, float, float]]:
+    """Bytes sent by a device so far, seconds on the air so far and accuracy, %, after every round that was examined."""
     sent = seconds = 0.0
     after: dict[int, tuple[float, float]] = {0: (0.0, 0.0)}
     for n, one in enumerate(journal.rounds(label), 1):

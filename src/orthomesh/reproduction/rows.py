@@ -8,12 +8,14 @@ from typing import Any
 
 from ..config import near
 from ..experiment import BASE, ORACLE
+from ..methods import METHODS
 from ..methods.centralised import Centralised
 from ..methods.full import Full
 from ..methods.gossip_lora import GossipLora
 from ..methods.hard_moe import HardMoe
 from ..methods.local import Local
 from ..methods.lori import Lori
+from ..methods.merged import Merged
 from ..methods.sparse_orthogonal import SparseOrthogonal, paper_reading
 
 
@@ -77,7 +79,58 @@ TABLE_2 = (
 FIGURE_4 = tuple(r for r in TABLE_1 if r.printed or r.label in ("clustered", BASE, ORACLE))
 """Accuracy over the number of devices: the paper's six lines, and what bounds them."""
 
-ROWS: Mapping[str, tuple[Row, ...]] = {"table1": TABLE_1, "table2": TABLE_2, "fig4": FIGURE_4}
+TITLES = {
+    "ffa": "FFA-LoRA",
+    "conlora": "ConLoRA",
+    "fedsa": "FedSA-LoRA",
+    "rolora": "RoLoRA",
+    "adf": "ADF-LoRA",
+    "tad": "TAD-LoRA",
+    "decaf": "DeCAF",
+    "flora": "FLoRA, stacked",
+    "fedex": "FedEx-LoRA",
+    "fair": "LoRA-FAIR",
+    "fedalt": "FedALT",
+    "flasc": "FLASC",
+    "choco": "Top-k gossip, CHOCO",
+    "fedsb": "Fed-SB",
+    "fly": "FlyLoRA",
+    "olora": "O-LoRA",
+    "soft": "SOFT and TSFA, reconstructed",
+}
+"""Kinds that have one row among all methods, with their defaults."""
+
+COMPACT = SparseOrthogonal(values="int8", mask_code="entropy", sketch_bits=8, sketch=16)
+"""Ours with what costs little accuracy: values in 8 bit, masks at their entropy, small sketches."""
+
+COMPARISON = (
+    Row(label=BASE, title="Untouched model", note="before anybody learns"),
+    Row(label="local", title="Local only", settings=Local(), note="LoRA, nothing exchanged"),
+    Row(label="centralised", title="Pooled data", settings=Centralised(), note="one LoRA on all data, nothing charged"),
+    Row(label="hard_moe", title="Hard routing, every weight", settings=HardMoe(), note="oracle"),
+    Row(label="hard_sparse", title="Hard routing, our size", settings=HardMoe(experts="sparse"), note="oracle"),
+    Row(label="full", title="FPFT, gossip", settings=Full()),
+    Row(label="gossip", title="LoRA, gossip", settings=GossipLora(), note="Dec-LoRA; both factors, 16 bit"),
+    Row(label="lori", title="LoRI, cat", settings=Lori()),
+    Row(label="lori_linear", title="LoRI, linear", settings=Lori(merging="linear")),
+    Row(label="merged_cat", title="Merged at the end, cat", settings=Merged(rule="cat")),
+    Row(label="merged_ties", title="Merged at the end, TIES", settings=Merged()),
+    Row(label="merged_dare", title="Merged at the end, DARE", settings=Merged(rule="dare")),
+    Row(label="merged_knots", title="Merged at the end, KnOTS", settings=Merged(rule="knots")),
+    *(Row(label=kind, title=title, settings=METHODS[kind]()) for kind, title in TITLES.items()),
+    Row(label="paper", title="Proposed, paper's reading", settings=paper_reading()),
+    Row(label=OURS, title="Ours", settings=SparseOrthogonal(), note="default reading"),
+    Row(label="compact", title="Ours, compact", settings=COMPACT, note="8 bit, masks at their entropy, small sketches"),
+    Row(label=ORACLE, title="Oracle of ours", note="its own experts, perfectly chosen"),
+)
+"""Every method there is here, at equal rank and rounds; a comparison of ours, no table of the paper."""
+
+ROWS: Mapping[str, tuple[Row, ...]] = {
+    "table1": TABLE_1,
+    "table2": TABLE_2,
+    "fig4": FIGURE_4,
+    "methods": COMPARISON,
+}
 
 
 def chosen(what: str, only: Iterable[str]) -> tuple[Row, ...]:

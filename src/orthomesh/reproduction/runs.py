@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
@@ -18,6 +21,8 @@ from .breakdown import Breakdown, break_down
 from .scales import at_count, at_seed
 
 Runs = Mapping[Path, Experiment]
+ANYWHERE = ("workers", "engine", "ray_address")
+"""Settings that say where a run is computed and change nothing of its result."""
 
 
 def runs_of(x: Experiment, out: Path, seeds: int, counts: tuple[int, ...] = ()) -> dict[Path, Experiment]:
@@ -37,6 +42,33 @@ def runs_of(x: Experiment, out: Path, seeds: int, counts: tuple[int, ...] = ()) 
     return found
 
 
+def runs_apart(x: Experiment, out: Path, seeds: int) -> dict[Path, Experiment]:
+    """The same with a run for each seed and method, so that several processes can share them; seed by seed."""
+    return {
+        out / label / f"seed{seed}": replace(at_seed(x, seed), methods={label: method})
+        for seed in range(x.seed, x.seed + seeds)
+        for label, method in x.methods.items()
+    }
+
+
+@contextmanager
+def claimed(directory: Path) -> Iterator[bool]:
+    """Make a run's directory and hold it against other processes; False where another one holds it."""
+    import fcntl
+
+    directory.mkdir(parents=True, exist_ok=True)
+    held = os.open(directory, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(held)
+
+
 def begin(directory: Path, x: Experiment) -> bool:
     """Make a run's directory, or see that it holds the same run.
 
@@ -49,8 +81,8 @@ def begin(directory: Path, x: Experiment) -> bool:
     config = directory / "config.yaml"
     if config.is_file():
         there = from_plain(read_yaml(config), str(config))
-        if plain(there) != plain(x):
-            changed = _differences(plain(there), plain(x))
+        changed = _differences(plain(there), plain(x))
+        if changed:
             raise ValueError(
                 f"{directory} holds a run with other settings ({changed}); give the same ones to go on with it, or "
                 "another --out"
@@ -64,10 +96,21 @@ def begin(directory: Path, x: Experiment) -> bool:
     return False
 
 
+def there(runs: Runs) -> dict[Path, Experiment]:
+    """Those that are finished.
+
+    Raises:
+        ValueError: a directory holds a run with other settings.
+    """
+    return {d: x for d, x in runs.items() if (d / "config.yaml").is_file() and begin(d, x)}
+
+
 def _differences(there: Mapping[str, object], asked: Mapping[str, object], above: str = "") -> str:
     """The first few keys that differ, by dotted name."""
     found: list[str] = []
     for name in dict.fromkeys([*there, *asked]):
+        if not above and name in ANYWHERE:
+            continue
         a, b = there.get(name), asked.get(name)
         if isinstance(a, Mapping) and isinstance(b, Mapping):
             inner = _differences(a, b, f"{above}{name}.")

@@ -184,20 +184,31 @@ def as_markdown(table: str, lines: Sequence[Line], tests: Tests) -> str:
 
 
 def as_latex(table: str, lines: Sequence[Line], caption: str) -> str:
-    """A `tabular` in a `table*`; of every block the best average is bold, the second underlined, as in the paper."""
+    """The blocks as the paper has them; of each the best average is bold, the second underlined."""
     names = head(lines)
+    blocks = [
+        (block, [[*row[:-1], *[""] * (len(names) - len(row)), row[-1]] for row in rows])
+        for block, rows in cells(table, lines)
+    ]
+    return latex(table, names, blocks, caption, best=len(names) - 1)
+
+
+def latex(
+    label: str, names: Sequence[str], blocks: Sequence[tuple[str, list[list[str]]]], caption: str, best: int
+) -> str:
+    """A `tabular` in a `table*`; in every block the highest number of column `best` is bold, the second underlined."""
     parts = [
-        r"\begin{table*}", r"\centering", rf"\caption{{{_tex(caption)}}}", rf"\label{{tab:{table}}}",
+        r"\begin{table*}", r"\centering", rf"\caption{{{_tex(caption)}}}", rf"\label{{tab:{label}}}",
         rf"\begin{{tabular}}{{l{'r' * (len(names) - 1)}}}", r"\hline", " & ".join(map(_tex, names)) + r" \\", r"\hline",
     ]  # fmt: skip
-    for block, rows in cells(table, lines):
-        parts.append(rf"\multicolumn{{{len(names)}}}{{c}}{{{_tex(block)}}} \\")
-        order = sorted({float(row[-1].split(" ")[0]) for row in rows}, reverse=True)
+    for block, rows in blocks:
+        parts += [rf"\multicolumn{{{len(names)}}}{{c}}{{{_tex(block)}}} \\"] if block else []
+        order = sorted({float(row[best].split(" ")[0]) for row in rows}, reverse=True)
         for row in rows:
-            value, rank = _tex(row[-1]), order.index(float(row[-1].split(" ")[0]))
-            marked = rf"\textbf{{{value}}}" if rank == 0 else rf"\underline{{{value}}}" if rank == 1 else value
-            middle = [*map(_tex, row[:-1]), *[""] * (len(names) - len(row))]
-            parts.append(" & ".join([*middle, marked]) + r" \\")
+            said, rank = [_tex(cell) for cell in row], order.index(float(row[best].split(" ")[0]))
+            if rank < 2:
+                said[best] = rf"\{('textbf', 'underline')[rank]}{{{said[best]}}}"
+            parts.append(" & ".join(said) + r" \\")
         parts.append(r"\hline")
     return "\n".join([*parts, r"\end{tabular}", r"\end{table*}", ""])
 
