@@ -255,6 +255,7 @@ def arm(at: str, how: int) -> None:
     """Let this process be struck by a signal at `meeting`, `/reporting`, or at ROUND/PLACE or later."""
     from orthomesh import checkpoint, experiment, peering
     from orthomesh.engines.peer import Peer
+    from orthomesh.engines.wire import Kind
 
     when, _, place = at.rpartition("/")
     done = threading.Event()
@@ -285,7 +286,7 @@ def arm(at: str, how: int) -> None:
     before(Peer, "exchange", lambda p, *_: now(p) and place == f"phase {p._phase}")
 
     def waiting(peer: Peer, wanted: Any, sent: Any) -> bool:
-        facts = not wanted or next(iter(wanted)).facts
+        facts = not wanted or next(iter(wanted)).kind is Kind.FACTS
         return now(peer) and place == ("facts sent" if facts and number < 0 else f"phase {peer._phase} sent")
 
     before(Peer, "_wait", waiting)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orthomesh.engines.gathering import CLOSED, OPEN, Known, digest, read_known
 from orthomesh.engines.mailbox import TAKEN, Mailbox, Slot, Terms, hello, read_answer
 from orthomesh.engines.wire import Kind, Letter, Refusal, Stage, pack, pack_facts
 from orthomesh.exchange.payload import Section, encode
@@ -47,7 +48,7 @@ def test_a_parcel_is_kept_for_its_place() -> None:
     assert code(at, PARCEL) == TAKEN
     nothing = replace(PARCEL, kind=Kind.NOTHING, body=b"", phase=1)
     assert code(at, nothing) == TAKEN
-    slots = [Slot(False, Stage(0, 0), phase, 1) for phase in (0, 1, 2)]
+    slots = [Slot(Kind.PARCEL, Stage(0, 0), phase, 1) for phase in (0, 1, 2)]
     assert there(at, *slots) == {slots[0]: FRAME, slots[1]: None}
 
 
@@ -89,7 +90,7 @@ def test_a_copy_is_acknowledged_again_and_a_second_version_is_not_taken() -> Non
     assert [code(at, PARCEL), code(at, PARCEL)] == [TAKEN, TAKEN]
     other = encode([Section("values", "values", np.ones(5, dtype=np.float16))]).payload
     assert code(at, replace(PARCEL, body=other)) == Refusal.REPLAYED
-    assert there(at, Slot(False, Stage(0, 0), 0, 1)) == {Slot(False, Stage(0, 0), 0, 1): FRAME}
+    assert there(at, Slot(Kind.PARCEL, Stage(0, 0), 0, 1)) == {Slot(Kind.PARCEL, Stage(0, 0), 0, 1): FRAME}
 
 
 def test_a_round_that_is_over_takes_nothing_and_the_answer_says_where_we_are() -> None:
@@ -120,7 +121,7 @@ def test_a_name_is_one_devices_while_it_is_connected() -> None:
     assert code(at, PARCEL) == TAKEN
     assert code(at, replace(GREETING, life=8)) == TAKEN  # it was started again
     assert greeted == [1]
-    assert there(at, Slot(False, Stage(0, 0), 0, 1)) == {}  # what its earlier life sent is forgotten
+    assert there(at, Slot(Kind.PARCEL, Stage(0, 0), 0, 1)) == {}  # what its earlier life sent is forgotten
     assert code(at, replace(GREETING, life=7)) == Refusal.REPLAYED
     assert code(at, PARCEL) == Refusal.REPLAYED
 
@@ -131,7 +132,7 @@ def test_nobody_fills_the_memory_of_another(letters: list[tuple[int, int, int]])
     for round_, phase, size in letters:
         body = encode([Section("values", "v", np.arange(size, dtype=np.uint8))]).payload
         at.receive(1, pack(replace(PARCEL, stage=Stage(0, round_), phase=phase, body=body)))
-    slots = [Slot(False, Stage(0, r), p, 1) for r, p, _ in letters]
+    slots = [Slot(Kind.PARCEL, Stage(0, r), p, 1) for r, p, _ in letters]
     assert sum(len(body or b"") for body in there(at, *slots).values()) <= 4 << 10
     assert len({slot.stage for slot in there(at, *slots)} - {Stage(0, 0)}) <= 2
 
@@ -140,7 +141,7 @@ def test_facts_are_checked_and_kept() -> None:
     facts = Facts(id=1, public={"have": np.zeros((1, 2), dtype=np.uint32)}, columns={}, payload_bits=8)
     at = box()
     assert code(at, replace(PARCEL, kind=Kind.FACTS, body=pack_facts(facts))) == TAKEN
-    assert there(at, Slot(True, Stage(0, 0), 0, 1)) == {Slot(True, Stage(0, 0), 0, 1): pack_facts(facts)}
+    assert there(at, Slot(Kind.FACTS, Stage(0, 0), 0, 1)) == {Slot(Kind.FACTS, Stage(0, 0), 0, 1): pack_facts(facts)}
 
 
 def test_facts_of_a_third_device_are_told_to_who_asks() -> None:
@@ -148,13 +149,30 @@ def test_facts_of_a_third_device_are_told_to_who_asks() -> None:
     at = box()
     code(at, replace(PARCEL, kind=Kind.FACTS, body=body))
     code(at, replace(GREETING, src=2), src=2)
-    ask = Letter(kind=Kind.ASK, run=RUN, src=2, dst=0, life=7, stage=Stage(0, 0), body=b"\x01\0\0\0")
-    told = {body: read_answer(at.receive(2, pack(replace(ask, body=body)))) for body in (ask.body, b"\x02\0\0\0", b"x")}
-    assert [(a.code, a.more) for a in told.values() if a] == [(TAKEN, body), (TAKEN, b""), (Refusal.MALFORMED, b"")]
+
+    def ask(*question: int, index: int = 0) -> tuple[int, bytes]:
+        letter = Letter(kind=Kind.ASK, run=RUN, src=2, dst=0, life=7, stage=Stage(0, index), body=bytes(question))
+        answer = read_answer(at.receive(2, pack(letter)))
+        assert answer is not None
+        return answer.code, answer.more
+
+    kind = Kind.FACTS
+    assert ask(kind, 1, 0, 0, 0) == (TAKEN, body)
+    assert ask(kind, 2, 0, 0, 0) == (TAKEN, b"")
+    assert read_known(ask(kind)[1]) == Known(OPEN, {})
+    for wrong in ((), (kind, 1), (Kind.PARCEL, 1, 0, 0, 0), (99,)):
+        assert ask(*wrong)[0] == Refusal.MALFORMED
+    at.know(kind, CLOSED, {0: b"own", 1: body})
+    at.enter(Stage(0, 1))  # the next round, in which others may still be in this one
+    assert read_known(ask(kind)[1]) == Known(CLOSED, {0: digest(b"own"), 1: digest(body)})
+    assert ask(kind, 0, 0, 0, 0) == (TAKEN, b"own")
+    assert read_known(ask(kind, index=1)[1]).standing == OPEN
+    at.enter(Stage(0, 2))
+    assert ask(kind)[0] == Refusal.STALE
 
 
 def test_a_wait_ends_with_the_letter_the_deadline_or_the_device() -> None:
-    at, slot = box(), Slot(False, Stage(0, 0), 0, 1)
+    at, slot = box(), Slot(Kind.PARCEL, Stage(0, 0), 0, 1)
     connected: dict[int, set[int]] = {1: {7}}
     at.watch(lambda: connected, lambda src: None)
     start = time.monotonic()

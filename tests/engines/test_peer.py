@@ -9,9 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
+import ether
 import numpy as np
 import pytest
+from ether import Ether
 
+from orthomesh.engines import peer as engine
 from orthomesh.engines.deadlines import Patience
 from orthomesh.engines.links import Book
 from orthomesh.engines.mailbox import Terms
@@ -125,23 +128,57 @@ def test_a_round_closes_without_whoever_is_gone_or_silent(peers: Callable[..., l
     made.remove(c)
 
 
-def test_facts_reach_those_without_a_connection_and_no_plan_pairs_them(peers: Callable[..., list[Peer]]) -> None:
-    a, b, c = peers(3, changes={k: {"patience": replace(PATIENCE, meet_s=1.0)} for k in range(3)})
-    for here, there in ((a, 2), (c, 0)):
-        here.links._receive = _deaf(here, there)  # another machine would have no route
-    together([p.meet for p in (a, b, c)])
-    assert [p.met for p in (a, b, c)] == [(1,), (0, 2), (1,)]
-    shared = together([lambda p=p: p.share({p.book.me: facts(p.book.me)}, T) for p in (a, b, c)])
-    assert [list(everybody) for everybody in shared] == [[0, 1, 2]] * 3
-    assert [everybody[0].gains[2] for everybody in shared] == [0.0] * 3
-    assert [everybody[2].gains[0] for everybody in shared] == [0.0] * 3
-    assert 0 not in shared[0][1].gains  # b has both connections; its gains are what the air says
-    assert [p.missing for p in (a, b, c)] == [set()] * 3
+@pytest.fixture
+def air(monkeypatch: pytest.MonkeyPatch) -> Ether:
+    """Peers made with `ether.peer` are connected by it."""
+    made = Ether()
+    monkeypatch.setattr(engine, "Links", made.links)
+    return made
 
 
-def _deaf(peer: Peer, to: int) -> Callable[[int, bytes], bytes]:
-    hear = peer.box.receive
-    return lambda src, data: b"" if src == to else hear(src, data)
+def in_air(count: int, **options: Any) -> list[Peer]:
+    return [ether.peer(k, count, **options) for k in range(count)]
+
+
+def shared(made: list[Peer]) -> list[dict[int, Facts]]:
+    return together([lambda p=p: p.share({p.book.me: facts(p.book.me)}, T) for p in made])
+
+
+def test_facts_reach_those_without_a_connection_and_no_plan_pairs_them(air: Ether) -> None:
+    air.apart = {frozenset((0, 2))}
+    made = in_air(3, patience=replace(ether.PATIENCE, meet_s=0.2))
+    together([p.meet for p in made])
+    assert [p.met for p in made] == [(1,), (0, 2), (1,)]
+    told = shared(made)
+    assert [list(everybody) for everybody in told] == [[0, 1, 2]] * 3
+    assert [everybody[0].gains[2] for everybody in told] == [0.0] * 3
+    assert [everybody[2].gains[0] for everybody in told] == [0.0] * 3
+    assert 0 not in told[0][1].gains  # b has both connections; its gains are what the air says
+    assert [p.missing for p in made] == [set()] * 3
+
+
+def test_facts_come_along_a_chain_of_devices(air: Ether) -> None:
+    air.apart = {frozenset((j, k)) for j in range(5) for k in range(j + 2, 5)}
+    made = in_air(5, patience=replace(ether.PATIENCE, meet_s=0.2))
+    together([p.meet for p in made])
+    assert [list(everybody) for everybody in shared(made)] == [[0, 1, 2, 3, 4]] * 5
+
+
+def test_who_hears_less_fetches_it_and_who_is_heard_by_nobody_is_left_out_by_all(air: Ether) -> None:
+    made = met(in_air(4, patience=replace(ether.PATIENCE, first_s=1.0)))
+
+    def lost(src: int, dst: int, data: bytes) -> bool:  # d speaks and only c hears it; nobody hears what b says to a
+        return data[5] == Kind.FACTS and ((src == 3 and dst != 2) or (src, dst) == (1, 0))
+
+    air.lost = lost
+    assert [list(everybody) for everybody in shared(made)] == [[0, 1, 2, 3]] * 4
+    air.lost = lambda src, dst, data: False
+    for p in made:
+        p.begin(Stage(0, 1))
+    made[3].close()
+    told = shared(made[:3])
+    assert [list(everybody) for everybody in told] == [[0, 1, 2]] * 3
+    assert [p.missing for p in made[:3]] == [{3}] * 3
 
 
 def test_a_device_that_never_comes_is_named(peers: Callable[..., list[Peer]]) -> None:

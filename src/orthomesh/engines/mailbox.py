@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from ..exchange.payload import decode
+from .gathering import OPEN, Known, digest, pack_known
 from .wire import HEAD_BYTES, MAX_BODY, Kind, Letter, Refusal, Refused, Stage, unpack, unpack_facts
 
 SWELL = 8
@@ -25,9 +26,11 @@ SWELL = 8
 HELD = 4
 """Bodies of the greatest length that one sender may have waiting here."""
 MAX_HELLO = 1 << 12
-MAX_REPLY = 1 << 20
+MAX_REPLY = 1 << 24
 _REPLY = struct.Struct("<BBI")
 TAKEN = 0
+TOLD = (Kind.FACTS,)
+"""What all tell all, and ask others about where it has not come."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +44,9 @@ class Terms:
 
 
 class Slot(NamedTuple):
-    """A place for one body. Facts have none of the phases."""
+    """A place for one body. kind: of letter; an edge's is PARCEL, whatever came. What all tell all has phase 0."""
 
-    facts: bool
+    kind: Kind
     stage: Stage
     phase: int
     src: int
@@ -72,13 +75,14 @@ class Mailbox:
         self.me, self.num_devices, self.run, self.terms = me, num_devices, run, terms
         self._story, self.max_body = story, min(max_body, MAX_BODY)
         self.stirred = threading.Condition()
-        self.stage = Stage(0, 0)
+        self.stage = self._before = Stage(0, 0)
         self.lives: dict[int, int] = {}
         self.zids: dict[int, str] = {}
         self.furthest: dict[int, Stage] = {}
         self.refused: Counter[tuple[int, str]] = Counter()
         self._notes: list[str] = []
         self._held: dict[Slot, tuple[bytes | None, float]] = {}
+        self._known: dict[tuple[Kind, Stage], Known] = {}
         self._connected: Callable[[], Mapping[int, Collection[int]]] = dict
         self._greet_back: Callable[[int], object] = lambda src: None
 
@@ -128,23 +132,34 @@ class Mailbox:
         if letter.life != self.lives[src]:
             raise Refused(Refusal.REPLAYED, "it was sent in another life of that device")
         self.furthest[src] = max(letter.stage, self.furthest.get(src, letter.stage))
+        if letter.kind is Kind.ASK and letter.stage >= self._before:
+            return self._heard_of(letter)
         if letter.stage < self.stage:
             raise Refused(Refusal.STALE, f"it is of round {letter.stage.round + 1}, which is over here")
-        if letter.kind is Kind.ASK:
-            return self._heard_of(letter)
         self._put(src, letter)
         return b""
 
     def _heard_of(self, letter: Letter) -> bytes:
-        """Facts of a third device that have come here, for one that has not heard it itself."""
-        if len(letter.body) != 4:
-            raise Refused(Refusal.MALFORMED, "a question names one device in four bytes")
-        slot = Slot(True, letter.stage, 0, int.from_bytes(letter.body, "little"))
-        body = self._held.get(slot, (None, 0.0))[0] or b""
+        """What has come here of what all tell all: whose, or one body, for one that has not heard it itself."""
+        if len(letter.body) not in (1, 5) or letter.body[0] not in TOLD:
+            raise Refused(Refusal.MALFORMED, "a question names what it is about in one byte, and one device in four")
+        kind, device = Kind(letter.body[0]), int.from_bytes(letter.body[1:], "little")
+        if len(letter.body) == 1:
+            return pack_known(self._known.get((kind, letter.stage), Known(OPEN, {})))
+        body = self._held.get(Slot(kind, letter.stage, 0, device), (None, 0.0))[0] or b""
         return body if len(body) <= MAX_REPLY - _REPLY.size else b""
 
+    def know(self, kind: Kind, standing: int, bodies: Mapping[int, bytes]) -> None:
+        """Answer from now on, and until the round after this one is over, with these bodies of this round."""
+        with self.stirred:
+            now = time.monotonic()
+            for k, body in bodies.items():
+                self._held[Slot(kind, self.stage, 0, k)] = body, now
+            self._known[kind, self.stage] = Known(standing, {k: digest(body) for k, body in bodies.items()})
+
     def _put(self, src: int, letter: Letter) -> None:
-        slot = Slot(letter.kind is Kind.FACTS, letter.stage, letter.phase, src)
+        kind = Kind.PARCEL if letter.kind is Kind.NOTHING else letter.kind
+        slot = Slot(kind, letter.stage, letter.phase, src)
         body = None if letter.kind is Kind.NOTHING else letter.body
         if slot in self._held:
             if self._held[slot][0] == body:
@@ -198,10 +213,12 @@ class Mailbox:
             del self._held[slot]
 
     def enter(self, stage: Stage) -> None:
-        """Begin a round; what came for earlier ones is forgotten."""
+        """Begin a round; what came for earlier ones is forgotten, but for what others may still ask about."""
         with self.stirred:
-            self.stage = stage
-            self._drop(lambda s: s.stage < stage)
+            if stage > self.stage:
+                self._before, self.stage = self.stage, stage
+            self._known = {place: known for place, known in self._known.items() if place[1] >= self._before}
+            self._drop(lambda s: s.stage < (self._before if s.kind in TOLD else stage))
 
     def collect(self, wanted: Mapping[Slot, float], gone_s: float) -> dict[Slot, tuple[bytes | None, float]]:
         """Wait for letters.

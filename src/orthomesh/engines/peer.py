@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from ..types import Edge, Envelope, Facts, Message, Phase, Round
 from .deadlines import SMALLEST_PROBE, Pace, Patience
+from .gathering import CLOSED, OPEN, WAITED, Known, common, compare, digest, read_known
 from .links import Book, Links
 from .mailbox import SWELL, TAKEN, Mailbox, Slot, Terms, hello, read_answer
 from .wire import HEAD_BYTES, Kind, Letter, Refusal, Refused, Stage, pack, pack_facts, unpack_facts
@@ -135,8 +136,9 @@ class Peer:
     def share(self, facts: Mapping[int, Facts], t: Round) -> dict[int, Facts]:
         """Tell own facts to whoever was met, and gather theirs; without those of devices that stay silent.
 
-        What did not come straight, since a message was lost or the two have no connection, is asked of the others, so
-        that all plan with the same facts. Where two have no connection, their gain is 0 and no plan pairs them.
+        What did not come straight, since a message was lost or the two have no connection, is asked of the others until
+        all who are there have the same, so that all plan with the same facts. Where two have no connection, their gain
+        is 0 and no plan pairs them.
         """
         me, stage, now = self.book.me, self.box.stage, time.monotonic()
         own_s, others = now - self._idle_since, [k for k in self.met if k != me]
@@ -144,18 +146,15 @@ class Peer:
         mine = replace(facts[me], gains={**facts[me].gains, **apart})
         body, self._phase, size = pack_facts(mine), 0, sum(mine.columns.values())
         sent = [self._send(k, Kind.FACTS, body, size, self.pace.facts_s(k, own_s)) for k in others]
-        wanted = {Slot(True, stage, 0, k): self.pace.facts_s(k, own_s) for k in others}
+        wanted = {Slot(Kind.FACTS, stage, 0, k): self.pace.facts_s(k, own_s) for k in others}
         came = self._wait(wanted, sent)
         for slot, (_, took) in came.items():
             self.pace.saw_wait(slot.src, took)
         for slot in self._silent(wanted.keys() - came.keys()):
             self.pace.missed_facts(slot.src, wanted[slot])
-        read = {s.src: self._read(s.src, b or b"") for s, (b, _) in came.items()}
-        for k in sorted(set(range(len(self.book.names))) - read.keys() - {me}):
-            if (told := self._ask(k, sorted(read))) is not None:
-                read[k] = told
+        bodies = self._agree(Kind.FACTS, {me: body, **{s.src: b for s, (b, _) in came.items() if b}})
         self._idle_since = time.monotonic()
-        everybody = {k: f for k, f in sorted({**read, me: mine}.items())}
+        everybody = {k: mine if k == me else self._read(k, bodies[k]) for k in sorted(bodies)}
         self._bits = {k: f.payload_bits for k, f in everybody.items()}
         self.missing |= set(others) - everybody.keys()
         return everybody
@@ -163,15 +162,51 @@ class Peer:
     def _read(self, src: int, body: bytes) -> Facts:
         return unpack_facts(body, src, SWELL * self.book.max_body)
 
-    def _ask(self, device: int, others: Sequence[int]) -> Facts | None:
-        """Facts of a device as another one has heard them."""
-        for k in others:
-            letter = self._letter(Kind.ASK, k, self.box.stage, 0, device.to_bytes(4, "little"))
-            answer = read_answer(self.links.push(k, pack(letter), 2.0))
-            if answer is not None and answer.code == TAKEN and answer.more:
-                with suppress(Refused):
-                    return self._read(device, answer.more)
+    def _agree(self, kind: Kind, bodies: dict[int, bytes]) -> dict[int, bytes]:
+        """Bodies as all who are there have them, by device: what is lacking is fetched, what others lack left out."""
+        left, me, standing, start = frozenset[int](), self.book.me, WAITED, time.monotonic()
+        end = start + self.patience.least_s
+        while len(bodies) < len(self.book.names):
+            self.box.know(kind, standing, bodies)
+            mine, now = {k: digest(body) for k, body in bodies.items()}, time.monotonic()
+            others = [k for k in bodies if k in self.box.lives and k in self.links.alive()]
+            told = self._known(kind, others)
+            if any(known.standing == OPEN for known in told.values()):  # its own deadlines will end that
+                end = min(start + self.patience.first_s, now + self.patience.least_s)
+            fetch, leave, standing = compare(me, mine, told, left)
+            left = leave if now < end else leave | (mine.keys() - common(me, mine, told))
+            fetched = {d: body for d, k in fetch.items() if (body := self._fetch(kind, d, k))}
+            steps = 1 if len(others) == len(bodies) - 1 else len(bodies)  # to the farthest of them
+            bodies = {k: body for k, body in {**bodies, **fetched}.items() if k not in left}
+            if standing > steps or now >= end:
+                break
+            time.sleep(0.0 if fetched else RETRY_S)
+        self.box.know(kind, CLOSED, bodies)
+        return dict(sorted(bodies.items()))
+
+    def _known(self, kind: Kind, others: Sequence[int]) -> dict[int, Known]:
+        """What others say they have; without those that do not answer, or have gone on long ago."""
+        asked = {k: self._couriers.submit(self._ask, k, bytes([kind])) for k in others}
+        told = {}
+        for k, future in asked.items():
+            with suppress(Refused):
+                if (said := future.result()) is not None:
+                    told[k] = read_known(said)
+        return told
+
+    def _fetch(self, kind: Kind, device: int, holder: int) -> bytes | None:
+        """Of one device what another has of it, if it can be read."""
+        body = self._ask(holder, bytes([kind]) + device.to_bytes(4, "little"))
+        with suppress(Refused):
+            if body:
+                self._read(device, body)
+                return body
         return None
+
+    def _ask(self, dst: int, question: bytes) -> bytes | None:
+        letter = self._letter(Kind.ASK, dst, self.box.stage, 0, question)
+        answer = read_answer(self.links.push(dst, pack(letter), 2.0))
+        return answer.more if answer is not None and answer.code == TAKEN else None
 
     def exchange(self, outbox: Sequence[Message], phase: Phase, t: Round) -> dict[int, list[Envelope]]:
         """Send what there is over own edges and take in one envelope per incoming edge, in order of sender."""
@@ -185,7 +220,7 @@ class Peer:
                 limit_s = self.pace.transfer_s(edge.dst, len(body or b""))
                 sent.append(self._send(edge.dst, kind, body or b"", len(body or b""), limit_s, place))
         mine = sorted((e for e in phase.edges if e.dst == me), key=lambda e: e.src)
-        wanted = {Slot(False, stage, place, e.src): self._limit_s(e) for e in mine if e.src in met}
+        wanted = {Slot(Kind.PARCEL, stage, place, e.src): self._limit_s(e) for e in mine if e.src in met}
         came = self._wait(wanted, sent)
         self._phase += 1
         self.missing |= {s.src for s in wanted.keys() - came.keys()}
