@@ -109,8 +109,8 @@ def start(node: Node, x: Experiment, book: Book, directory: Path, **options: Any
     terms, run, story = terms_of(node, x)
     status = Status(name=node.name, device=book.me, run=node.run, rounds=x.rounds)
     peer = Peer(
-        book=book, life=_life(directory), terms=terms, run=run, story=story, patience=node.patience,
-        **options,
+        book=book, life=_life(directory), terms=terms, run=run, story=story, last=Stage(len(x.methods), x.rounds),
+        patience=node.patience, **options,
     )  # fmt: skip
     peer.tell = lambda: json.dumps(told(status, peer)).encode()
     return peer, status
@@ -210,7 +210,7 @@ def _travel(trip: _Trip, peer: Peer, status: Status, journal: Journal, air: Air)
     devices, done = load_devices(path) if path.exists() else ({me: method.init(me)}, 0)
     yield Progress(label=label, round=done, share=0)
     while done < x.rounds:
-        index = max(done, min(peer.ahead(), Stage(trip.number, x.rounds)).round if _behind(peer, trip, done) else done)
+        index = min(peer.ahead(Stage(trip.number, done)), Stage(trip.number, x.rounds)).round
         if index > done:
             yield f"{label}: rounds {done + 1} to {index} went by without this device"
         if index >= x.rounds:
@@ -253,11 +253,6 @@ def _cleared(shelf: Shelf, patience_s: float) -> Iterator[str]:
         said = shelf.clear()
     if said:
         raise OSError(said)
-
-
-def _behind(peer: Peer, trip: _Trip, done: int) -> bool:
-    """Whether the others are in a later round of this method, or in a later method."""
-    return peer.ahead() > Stage(trip.number, done)
 
 
 def _examine(

@@ -27,7 +27,7 @@ PARCEL = Letter(kind=Kind.PARCEL, run=RUN, src=1, dst=0, life=7, stage=Stage(0, 
 
 
 def box(max_body: int = 1 << 12, greeted: bool = True) -> Mailbox:
-    made = Mailbox(0, 3, RUN, TERMS, STORY, max_body)
+    made = Mailbox(0, Stage(9, 99), RUN, TERMS, STORY, max_body)
     if greeted:
         assert code(made, GREETING) == TAKEN
     return made
@@ -62,6 +62,8 @@ def test_a_parcel_is_kept_for_its_place() -> None:
         (replace(PARCEL, body=b"no frame"), Refusal.MALFORMED),
         (replace(PARCEL, kind=Kind.FACTS), Refusal.MALFORMED),
         (replace(PARCEL, kind=Kind.NOTHING), Refusal.MALFORMED),
+        (replace(PARCEL, stage=Stage(9, 100)), Refusal.MALFORMED),
+        (replace(GREETING, stage=Stage(10, 0)), Refusal.MALFORMED),
         (replace(PARCEL, body=bytes((1 << 12) + 1)), Refusal.OVERSIZED),
         (replace(GREETING, body=hello(replace(TERMS, base="x" * 64), "z")), Refusal.DIFFERENT),
         (replace(GREETING, body=hello(replace(TERMS, run="other"), "z")), Refusal.DIFFERENT),

@@ -181,6 +181,27 @@ def test_who_hears_less_fetches_it_and_who_is_heard_by_nobody_is_left_out_by_all
     assert [p.missing for p in made[:3]] == [{3}] * 3
 
 
+def test_one_that_claims_to_be_far_ahead_is_not_followed_and_two_are(air: Ether) -> None:
+    made = in_air(4, last=Stage(1, 9))
+    made[3].begin(Stage(0, 7))  # it lies
+    met(made)
+    here = Stage(0, 1)
+    assert [p.ahead(here) for p in made[:3]] == [here] * 3
+    assert made[0].ahead(here) == here
+    assert made[0].box.refused[3, "alone ahead"] == 2
+    assert made[0].box.news() == ["device 3 alone says it is in round 8 of method 1; that is not followed"]
+    made[2].begin(Stage(0, 5))
+    made[0]._greet(2)
+    assert made[0].ahead(here) == Stage(0, 5)  # both have been there
+    assert made[0].ahead(Stage(0, 8)) == Stage(0, 8)
+    made[3].begin(Stage(2, 0))
+    made[0]._greet(3)  # the answer says where it is
+    assert made[0].box.furthest[3] == Stage(0, 7)
+    for p in made[1:3]:
+        p.close()
+    assert made[0].ahead(here) == Stage(0, 7)  # the only one that is there
+
+
 def test_a_device_that_never_comes_is_named(peers: Callable[..., list[Peer]]) -> None:
     (a,) = peers(1, absent=1, changes={0: {"patience": replace(PATIENCE, meet_s=0.5)}})
     assert a.meet() == {1: "does not answer"}
@@ -231,7 +252,7 @@ def test_a_returning_device_hears_where_the_others_are(peers: Callable[..., list
     again = Peer(book=book, life=5, terms=TERMS, run=bytes(8), story=b"{}", patience=PATIENCE)
     made.append(again)
     assert again.meet() == {}
-    assert again.ahead() == Stage(1, 2)
+    assert again.ahead(Stage(0, 0)) == Stage(1, 2)
     assert a.box.lives == {1: 5}
     assert a.box.news() == ["device 1 is back"]
 

@@ -71,8 +71,8 @@ def read_answer(data: bytes | None) -> Answer | None:
 class Mailbox:
     """Letters of one device by place, whoever has greeted it, and what was refused."""
 
-    def __init__(self, me: int, num_devices: int, run: bytes, terms: Terms, story: bytes, max_body: int) -> None:
-        self.me, self.num_devices, self.run, self.terms = me, num_devices, run, terms
+    def __init__(self, me: int, last: Stage, run: bytes, terms: Terms, story: bytes, max_body: int) -> None:
+        self.me, self.last, self.run, self.terms = me, last, run, terms
         self._story, self.max_body = story, min(max_body, MAX_BODY)
         self.stirred = threading.Condition()
         self.stage = self._before = Stage(0, 0)
@@ -122,6 +122,8 @@ class Mailbox:
         if (letter.src, letter.dst) != (src, self.me):
             said = f"it says from {letter.src} to {letter.dst}, but came over the connection of {src} to {self.me}"
             raise Refused(Refusal.OTHER_DEVICE, said)
+        if letter.stage > self.last:
+            raise Refused(Refusal.MALFORMED, f"it is of {_words(letter.stage)}, which is beyond the end of the run")
         if letter.kind is Kind.HELLO:
             self._greeted(src, letter)
             return b""
@@ -131,13 +133,25 @@ class Mailbox:
             raise Refused(Refusal.STRANGER, "it has not said who it is since this device was started")
         if letter.life != self.lives[src]:
             raise Refused(Refusal.REPLAYED, "it was sent in another life of that device")
-        self.furthest[src] = max(letter.stage, self.furthest.get(src, letter.stage))
+        self.saw(src, letter.stage)
         if letter.kind is Kind.ASK and letter.stage >= self._before:
             return self._heard_of(letter)
         if letter.stage < self.stage:
             raise Refused(Refusal.STALE, f"it is of round {letter.stage.round + 1}, which is over here")
         self._put(src, letter)
         return b""
+
+    def saw(self, src: int, stage: Stage) -> None:
+        """Note where a device says it is; nobody is beyond the end."""
+        if stage <= self.last:
+            self.furthest[src] = max(stage, self.furthest.get(src, stage))
+
+    def doubt(self, src: int, stage: Stage) -> None:
+        """Count a device that says it is where nobody else is, and tell the first time."""
+        with self.stirred:
+            self.refused[src, "alone ahead"] += 1
+            if self.refused[src, "alone ahead"] == 1:
+                self._notes.append(f"device {src} alone says it is in {_words(stage)}; that is not followed")
 
     def _heard_of(self, letter: Letter) -> bytes:
         """What has come here of what all tell all: whose, or one body, for one that has not heard it itself."""
@@ -259,6 +273,10 @@ class Mailbox:
         with self.stirred:
             told, self._notes = self._notes, []
             return told
+
+
+def _words(stage: Stage) -> str:
+    return f"round {stage.round + 1} of method {stage.method + 1}"
 
 
 def hello(terms: Terms, zid: str) -> bytes:

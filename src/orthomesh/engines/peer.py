@@ -21,11 +21,25 @@ from .deadlines import SMALLEST_PROBE, Pace, Patience
 from .gathering import CLOSED, OPEN, WAITED, Known, common, compare, digest, read_known
 from .links import Book, Links
 from .mailbox import SWELL, TAKEN, Mailbox, Slot, Terms, hello, read_answer
-from .wire import HEAD_BYTES, Kind, Letter, Refusal, Refused, Stage, pack, pack_facts, unpack_facts
+from .wire import (
+    HEAD_BYTES,
+    MAX_METHODS,
+    MAX_ROUNDS,
+    Kind,
+    Letter,
+    Refusal,
+    Refused,
+    Stage,
+    pack,
+    pack_facts,
+    unpack_facts,
+)
 
 Y = TypeVar("Y")
 RETRY_S = 0.1
 """Between two attempts to reach a device; doubles up to a second."""
+END = Stage(MAX_METHODS - 1, MAX_ROUNDS - 1)
+"""Of the longest run there can be."""
 
 
 @dataclass
@@ -40,6 +54,7 @@ class Traffic:
 class Peer:
     """An engine for one device. stage and phase follow the run loop and the round; missing: who was silent in it.
 
+    last: where the run ends; nobody is further.
     lock: held while computing, for tests that host several peers in one process.
     """
 
@@ -48,6 +63,7 @@ class Peer:
     terms: Terms
     run: bytes
     story: bytes
+    last: Stage = END
     patience: Patience = field(default_factory=Patience)
     tell: Callable[[], bytes] = bytes
     lock: Any = field(default_factory=threading.Lock)
@@ -57,11 +73,11 @@ class Peer:
     _bits: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        num, me = len(self.book.names), self.book.me
+        others, me = len(self.book.names) - 1, self.book.me
         self.pace = Pace(self.patience)
-        self.box = Mailbox(me, num, self.run, self.terms, self.story, self.book.max_body)
+        self.box = Mailbox(me, self.last, self.run, self.terms, self.story, self.book.max_body)
         self.links = Links(self.book, self.life, self.box.receive, lambda: self.tell(), self.box.stir)
-        self._couriers = ThreadPoolExecutor(max_workers=max(1, min(32, num - 1)), thread_name_prefix="courier")
+        self._couriers = ThreadPoolExecutor(max_workers=max(1, min(32, others)), thread_name_prefix="courier")
         self.box.watch(self.links.alive, lambda src: self._couriers.submit(self._greet, src))
         self._idle_since = time.monotonic()
 
@@ -102,8 +118,10 @@ class Peer:
                 wrong[k] = future.result()
             wrong = {k: said for k, said in wrong.items() if said or k not in self.box.lives}
             firm = [said for said in wrong.values() if said and said.startswith("refuses")]
-            if self.ahead() > Stage(0, 0):  # they have begun, and may be past waiting for the same ones
-                end = min(end, time.monotonic() + self.patience.gone_s)
+            claims = self._claims()
+            if claims and claims[0][0] > Stage(0, 0):  # they have begun, and may be past waiting for the same ones
+                sure = len(claims) > 1 and claims[1][0] > Stage(0, 0)  # else another may come and say otherwise
+                end = min(end, time.monotonic() + (self.patience.gone_s if sure else self.patience.least_s))
             if not wrong or len(firm) == len(others):
                 break
             with self.box.stirred:
@@ -123,7 +141,7 @@ class Peer:
                 return "refuses this device, or has ended: settings, base model or version differ"
             return "does not answer"
         if answer.code == TAKEN:
-            self.box.furthest[dst] = max(answer.stage, self.box.furthest.get(dst, answer.stage))
+            self.box.saw(dst, answer.stage)
             if dst in self.box.zids:
                 self.links.knows(self.box.zids[dst], dst)
             return ""
@@ -264,7 +282,7 @@ class Peer:
         while (now := time.monotonic()) < start + limit_s:
             answer = read_answer(self.links.push(dst, data, start + limit_s - now))
             if answer is not None:
-                self.box.furthest[dst] = max(answer.stage, self.box.furthest.get(dst, answer.stage))
+                self.box.saw(dst, answer.stage)
                 if answer.code == Refusal.STRANGER and not self._greet(dst):
                     continue
                 if answer.code == TAKEN:
@@ -284,9 +302,24 @@ class Peer:
             kind=kind, run=self.run, src=self.book.me, dst=dst, life=self.life, stage=stage, phase=phase, body=body
         )
 
-    def ahead(self) -> Stage:
-        """The furthest round any device that was met has been heard from, at least the own."""
-        return max([self.box.stage, *(self.box.furthest[k] for k in self.met if k in self.box.furthest)])
+    def ahead(self, here: Stage) -> Stage:
+        """The furthest round that two devices say they are in, at least `here`.
+
+        One alone is not followed while another is connected: its claim is counted, and told once. Where only one is
+        there its word has to do.
+        """
+        claims = self._claims()
+        if len(claims) > 1:
+            (alone, k), claims = claims[0], claims[1:]
+            if alone > max(here, claims[0][0]):
+                self.box.doubt(k, alone)
+        return max(here, claims[0][0]) if claims else here
+
+    def _claims(self) -> list[tuple[Stage, int]]:
+        """Where those who are connected say they are, the furthest first; where nobody is, those who were."""
+        alive, met = self.links.alive(), [k for k in self.met if k in self.box.furthest]
+        there = [k for k in met if k in alive] or met
+        return sorted(((self.box.furthest[k], k) for k in there), reverse=True)
 
     def close(self) -> None:
         """End all connections; nothing is sent any more."""
