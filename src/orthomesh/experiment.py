@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import platform
 import time
@@ -57,6 +58,8 @@ class Evaluate:
     """Test prompts a task on the way."""
     devices: Annotated[int, Field(ge=1)] = 2
     """Devices examined on the way; in the end all are."""
+    scorer: Literal["own", "lm-eval"] = "own"
+    """Who scores answers that are chosen or written out: ourselves, or lm-evaluation-harness (extra `eval`)."""
 
 
 @settings(frozen=True, kw_only=True, config=STRICT)
@@ -235,7 +238,8 @@ def exam_of(x: Experiment, setup: Setup, *, final: bool) -> Exam:
     tasks = tuple(dict.fromkeys(setup.assignment))
     owners = tuple((t, tuple(k for k, mine in enumerate(setup.assignment) if mine == t)) for t in tasks)
     limit = x.tasks.test_examples if final else min(x.evaluate.prompts, x.tasks.test_examples)
-    return Exam(model=x.model, tasks=x.tasks, seed=x.seed, limit=limit, owners=owners)
+    harness = x.evaluate.scorer == "lm-eval"
+    return Exam(model=x.model, tasks=x.tasks, seed=x.seed, limit=limit, owners=owners, harness=harness)
 
 
 def check(x: Experiment) -> list[str]:
@@ -253,6 +257,8 @@ def check(x: Experiment) -> list[str]:
         raise ValueError(f"ray_address: {x.ray_address} is of use with engine: ray only")
     from .models.base import load_base  # late: the command line reads this file for its settings
 
+    if x.evaluate.scorer == "lm-eval" and importlib.util.find_spec("lm_eval") is None:
+        raise ValueError("evaluate.scorer: lm-eval is not installed; pip install 'orthomesh[eval]', or take `own`")
     setup = x.setup()
     for index in range(x.rounds if x.channel.trace is not None else 0):
         traced_gains(x.channel, x.radio, index, setup.num_devices)

@@ -145,11 +145,14 @@ def _carry_out(runs: dict[Path, Experiment], whole: Experiment, console: Console
     from .. import experiment
     from ..evaluation.wording import duration, size
     from ..reproduction.costs import check_memory, cost, probe
+    from ..reproduction.scales import scored_by
 
     for x in runs.values():
         check_memory(x)
     first = replace(next(iter(runs.values())), methods=whole.methods)
     notes = experiment.check(first)
+    if first.name == "paper":
+        notes.append(scored_by(first))
     for note in notes if not way.quiet else ():
         console.print(f"note: {note}", markup=False, soft_wrap=True)
     price = cost(runs, probe(first))

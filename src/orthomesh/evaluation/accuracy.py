@@ -20,13 +20,15 @@ ONCE = ("nearest", "discriminant")
 
 
 class Exam(NamedTuple):
-    """What is asked. limit: prompts a task, at most. owners: devices that have each task, by name."""
+    """What is asked. limit: prompts a task, at most. owners: devices that have each task, by name. harness: whether
+    lm-evaluation-harness scores the answers."""
 
     model: ModelSettings
     tasks: TaskSettings
     seed: int
     limit: int
     owners: tuple[tuple[str, tuple[int, ...]], ...]
+    harness: bool = False
 
 
 class Score(NamedTuple):
@@ -73,7 +75,8 @@ def sit(job: tuple[DeviceState, tuple[str, ...]], bank: Callable[[DeviceState], 
     scores = {}
     for task in tasks:
         rows = test_rows(exam, task)[: exam.limit]
-        given = answer(base, experts, rows)
+        texts = test_set(exam.tasks, task, exam.seed)[: exam.limit] if exam.harness else None
+        given = answer(base, experts, rows, texts)
         routed = int(np.isin(given.chosen, owners[task]).sum()) if experts.choice in ONCE else -1
         said = {n: judge(rows[n].check, text) for n, text in given.written.items()}
         right = int(given.right.sum()) + sum(verdict == "right" for verdict in said.values())

@@ -15,10 +15,11 @@ from ..adapters.lowrank import matrices_a, matrices_b
 from ..experts.mixture import Mixture
 from ..experts.router import Verdict, classes, discriminate, nearest
 from ..experts.sketch import sketch
-from ..types import Array, Bank, Expert
+from ..types import Array, Bank, Example, Expert
 from .base import Base
 from .cache import cache_of, cached
 from .finetune import adapters
+from .harness import Scored, score
 from .inject import holding
 from .reading import read_prompts, reading_points, widths
 from .tokens import Row, collate, logits_before_targets
@@ -61,7 +62,7 @@ def _means(base: Base, rows: Sequence[Row], points: Sequence[str]) -> Float[np.n
     return np.concatenate(parts)
 
 
-def answer(base: Base, bank: Bank, rows: Sequence[Row]) -> Answers:
+def answer(base: Base, bank: Bank, rows: Sequence[Row], examples: Sequence[Example] | None = None) -> Answers:
     """Answer every row with the bank and score it.
 
     A row with choices is right if its target is the likeliest of them, one without if greedy decoding would
@@ -72,6 +73,8 @@ def answer(base: Base, bank: Bank, rows: Sequence[Row]) -> Answers:
         base: the shared frozen model.
         bank: experts and how one is chosen; without experts the base answers.
         rows: prompts with targets.
+        examples: the same in text, for lm-evaluation-harness to score what it can; none: it is not asked. Rows that two
+            experts share are beyond it.
 
     Returns:
         Which rows were right, and who answered.
@@ -85,10 +88,22 @@ def answer(base: Base, bank: Bank, rows: Sequence[Row]) -> Answers:
             right[group] = answer_shared(base, bank, picked, ready)
         else:
             with ready:
-                right[group] = _score(base, picked)
-                written |= {int(n): write(base, row) for n, row in zip(group, picked, strict=True) if row.check}
+                told = score(base, [examples[int(n)] for n in group], LONGEST_ANSWER) if examples is not None else None
+                right[group], said = _scored(base, picked, told)
+                written |= {int(group[n]): text for n, text in said.items()}
         chosen[group] = owners
     return Answers(right, chosen, written)
+
+
+def _scored(base: Base, rows: Sequence[Row], told: Scored | None) -> tuple[Array, dict[int, str]]:
+    """Which rows are right, and what is written for those with a check, told by the harness or found by ourselves."""
+    if told is None:
+        return _score(base, rows), {n: write(base, row) for n, row in enumerate(rows) if row.check}
+    right = np.zeros(len(rows), dtype=bool)
+    rest = [n for n in range(len(rows)) if n not in told.right and n not in told.written]
+    right[rest] = _score(base, [rows[n] for n in rest])
+    right[list(told.right)] = list(told.right.values())
+    return right, dict(told.written)
 
 
 @torch.no_grad()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +72,22 @@ def paper() -> Experiment:
         train=TrainSettings(steps=25, batch_size=32, accumulate=4, learning_rate=5e-4, schedule="cosine"),
         channel=Channel(radius_m=100.0),
         radio=Radio(bandwidth_hz=100e6, deadline_s=600.0),
-        evaluate=Evaluate(every=0),
+        evaluate=Evaluate(every=0, scorer="lm-eval" if harness_installed() else "own"),
+    )
+
+
+def harness_installed() -> bool:
+    """Whether lm-evaluation-harness is there; finding out does not load it."""
+    return importlib.util.find_spec("lm_eval") is not None
+
+
+def scored_by(x: Experiment) -> str:
+    """Who scores answers, in a sentence; at the paper's scale it should be lm-evaluation-harness."""
+    if x.evaluate.scorer == "lm-eval":
+        return f"answers are scored by lm-evaluation-harness {metadata.version('lm-eval')}"
+    return (
+        "answers are scored by our own scorer, which stands in for lm-evaluation-harness; to have that one do it: "
+        "pip install 'orthomesh[eval]', then -s evaluate.scorer=lm-eval"
     )
 
 
