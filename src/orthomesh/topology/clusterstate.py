@@ -111,9 +111,9 @@ def unheard(state: State) -> frozenset[int]:
 
 
 def unsure(state: State) -> frozenset[int]:
-    """Neighbours that may not have heard the present HELLO."""
-    known = (p for j, p in state.peers.items() if j not in state.gone and state.id in p.reach)
-    return unheard(state) | {p.leaf.id for p in known if p.knows < state.sequence}
+    """Neighbours that may not have heard the present HELLO; one that cannot be reached has to ask for it."""
+    known = (state.peers[j] for j, _ in state.leaf.links if j in state.peers and j not in state.gone)
+    return unheard(state) | {p.leaf.id for p in known if state.id in p.reach and p.knows < state.sequence}
 
 
 def hello_of(state: State) -> Hello:

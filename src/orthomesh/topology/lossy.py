@@ -43,11 +43,16 @@ class Leaves(NamedTuple):
 
 
 class Joins(NamedTuple):
-    """A device appears; gains: from those that can reach it."""
+    """A device appears; the others notice within `Weather.delay_s`.
+
+    gains: from those that can reach it. silent_s: so long it neither speaks nor listens; from 2 `Weather.delay_s` on
+    all it hears was said by devices that knew of it.
+    """
 
     at_s: float
     leaf: Leaf
     gains: Mapping[int, float]
+    silent_s: float = 0.0
 
 
 class Cut(NamedTuple):
@@ -222,13 +227,16 @@ def _change(play: _Play, now_s: float, change: Change) -> None:
                 play.push(now_s + play.weather.delay_s * next(play.draws), other, Down(device))
         case Leaves(_, device):
             _happen(play, now_s, device, Depart())
-        case Joins(_, leaf, gains):
-            play.ears[leaf.id] = {j for j, _ in leaf.links} | set(gains)
+        case Joins(_, leaf, gains, silent_s):
+            play.ears.setdefault(leaf.id, set()).update({j for j, _ in leaf.links} | set(gains))
             for other in sorted(play.ears[leaf.id]):
                 play.ears.setdefault(other, set()).add(leaf.id)
             for other, gain in sorted(gains.items()):
                 play.push(now_s + play.weather.delay_s * next(play.draws), other, Up(leaf.id, gain))
-            _after(play, now_s, leaf.id, start(leaf, play.rules, play.epoch, now_s))
+            if silent_s > 0.0:
+                play.push(now_s + silent_s, EVERYBODY, Joins(now_s + silent_s, leaf, {}))  # noticed already
+            else:
+                _after(play, now_s, leaf.id, start(leaf, play.rules, play.epoch, now_s))
         case Cut(_, pairs):
             for i, j in pairs:
                 play.ears[i].discard(j)

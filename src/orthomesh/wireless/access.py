@@ -136,7 +136,7 @@ def disturbed(turn: Mapping[int, Turn], gains: Float[np.ndarray, "M M"], radio: 
         radio: power limit, noise.
 
     Returns:
-        [M M], not symmetric; the gains themselves where nobody shares a turn.
+        [M M], not symmetric, never above the gains; equal to them where nobody else of the turn is heard.
     """
     seen = gains.copy()
     noise = noise_w(radio, radio.bandwidth_hz)
@@ -144,7 +144,7 @@ def disturbed(turn: Mapping[int, Turn], gains: Float[np.ndarray, "M M"], radio: 
         others = sorted(k for k, theirs in turn.items() if theirs == mine and k != i)
         if others:
             interference_w = max_power_w(radio) * gains[others].sum(axis=0)
-            seen[i] = gains[i] * noise / (noise + interference_w)
+            seen[i] = gains[i] * (noise / (noise + interference_w))  # a share <= 1 first: rounding then adds nothing
     return seen
 
 
