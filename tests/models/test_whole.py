@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from orthomesh.models.base import Base, load_base
 from orthomesh.models.settings import ModelSettings, TrainSettings
 from orthomesh.models.tokens import Row, tokenise
-from orthomesh.models.whole import change_of, fit_whole, wearing
+from orthomesh.models.whole import change_of, fit_whole, updates_of, wearing
 from orthomesh.tasks.embedded import examples
 
 TRAIN = TrainSettings(steps=3, batch_size=4, learning_rate=1e-3)
@@ -139,3 +139,16 @@ def test_a_change_of_adapted_layers_is_found_at_their_weights() -> None:
     with wearing(base, change):
         for n, (slot, old) in enumerate(zip(base.slots.values(), before, strict=True)):
             assert torch.allclose(slot.base.weight, old + n + 1.0, atol=1e-5)
+
+
+def test_only_active_weights_move_and_a_change_is_read_back(small: Base, rows: list[Row]) -> None:
+    rng = np.random.default_rng(0)
+    masks = [rng.random((s.out_features, s.in_features)) < 0.1 for s in small.layout.shapes]
+    active = change_of(small, masks) > 0
+    change, learnt = fit_whole(small, rows, nothing(small), TRAIN, batches(), range(3), active)
+    assert learnt.trained == active.sum() == sum(m.sum() for m in masks)
+    assert not change[~active].any()
+    assert change[active].any()
+    for update, mask in zip(updates_of(small, change), masks, strict=True):
+        assert not update[~mask].any()
+    np.testing.assert_array_equal(change_of(small, updates_of(small, change)), change)

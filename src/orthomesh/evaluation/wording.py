@@ -39,6 +39,8 @@ MEANINGS = {
     "fedex": "factors averaged by a server, what that misses of the mean update put into the base (FedEx-LoRA)",
     "fair": "factors averaged by a server, which mends the expansion towards the mean update (LoRA-FAIR)",
     "fedalt": "an adapter of one's own beside the mean of all others, which rests (FedALT)",
+    "slora": "a sparse change of the weights first, whose low-rank part adapters start from (SLoRA)",
+    "sampled": "devices and ranks join a server's rounds by chance, likelier where it pays (adaptive federated LoRA)",
     "flasc": "adapters trained dense at a server's devices and sparse on the air (FLASC)",
     "choco": "adapters averaged among neighbours by their largest changes, with error feedback (CHOCO-SGD)",
     "fedsb": "a small matrix between two factors at rest, trained and averaged (Fed-SB)",

@@ -28,7 +28,9 @@ from .lori import Lori
 from .merged import Merged
 from .olora import OLora
 from .rolora import Rolora
+from .sampled import Sampled
 from .setup import Setup
+from .slora import SLora
 from .soft import Soft
 from .sparse_orthogonal import SparseOrthogonal
 from .tad import Tad
@@ -67,6 +69,8 @@ METHODS: Mapping[str, type[Any]] = {
     "fedex": FedEx,
     "fair": Fair,
     "fedalt": FedAlt,
+    "slora": SLora,
+    "sampled": Sampled,
     "flasc": Flasc,
     "choco": Choco,
     "fedsb": FedSb,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Annotated, Literal
 
 import numpy as np
@@ -18,8 +17,7 @@ from pydantic.dataclasses import dataclass
 
 from ..config import STRICT
 from ..types import Array, DeviceState, Envelope, Method, Phase, Round
-from .flora import announce, heard, plan
-from .folds import bank, blocks_of, fit, with_blocks
+from .folds import blocks_of, heard, passed_on, with_blocks
 from .gossip_lora import GossipLora
 from .setup import Setup
 
@@ -34,15 +32,7 @@ class FedEx:
 
     def build(self, setup: Setup) -> Method:
         """Gossip LoRA through a server, with the residual folded in."""
-        c = GossipLora(learning_rate=self.learning_rate)
-        return replace(
-            c.build(setup),
-            fit=partial(fit, c=c, setup=setup),
-            describe=announce,
-            plan=partial(plan, setup=setup),
-            merge=merge,
-            bank=partial(bank, setup=setup),
-        )
+        return replace(passed_on(GossipLora(learning_rate=self.learning_rate), setup), merge=merge)
 
 
 def merge(device: DeviceState, inbox: Sequence[Envelope], phase: Phase, t: Round) -> DeviceState:

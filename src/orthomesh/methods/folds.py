@@ -5,14 +5,18 @@ own: fold/A [n, sum r k] and fold/B [n, sum d r], whose products add up, without
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from ..adapters.lowrank import Layout, matrices_a, matrices_b
-from ..types import Array, Arrays, Bank, DeviceState, Expert, Learnt, Round
+from ..types import Array, Arrays, Bank, DeviceState, Envelope, Expert, Facts, Learnt, Method, Phase, Plan, Round
 from . import gossip_lora as gossip
-from .gossip_lora import GossipLora
+from .gossip_lora import GossipLora, received
+from .overlays import gather
+from .server import describe, halves, through
 from .setup import Setup
 
 
@@ -75,3 +79,45 @@ def bank(device: DeviceState, setup: Setup) -> Bank:
     blocks += [(own["A"], own["B"])] if "B" in own else []
     change = change_of(base, [base.scaling * update for update in folded(blocks, base.layout)])
     return Bank(experts=(Expert(owner=device.id, A=none, B=none, weights=change),))
+
+
+def passed_on(c: GossipLora, setup: Setup) -> Method:
+    """Adapters trained on top of what is folded in, of which a server hands everybody's to everybody; how they are
+    merged is left to who asks."""
+    return replace(
+        c.build(setup),
+        fit=partial(fit, c=c, setup=setup),
+        describe=announce,
+        plan=partial(plan, setup=setup),
+        bank=partial(bank, setup=setup),
+    )
+
+
+def announce(device: DeviceState, t: Round) -> Facts:
+    """How much an adapter takes at most."""
+    return describe(device, "AB")
+
+
+def plan(facts: Mapping[int, Facts], t: Round, setup: Setup) -> Plan:
+    """Everybody's adapter to everybody, over the server."""
+    return through(facts, setup.radio)
+
+
+def heard(
+    device: DeviceState, inbox: Sequence[Envelope], phase: Phase
+) -> tuple[DeviceState, list[tuple[Array, Array]]]:
+    """A and B of all who arrived, its own among them, in 16 bit and in order of id; none while relays are at work.
+
+    Raises:
+        ValueError: factors of another size, or not finite.
+    """
+    device, arrived = gather(device, inbox, phase)
+    got: dict[int, Arrays] = {k: parts for k, (_, parts) in received(arrived).items()}
+    for k, parts in got.items():
+        if any(parts[name].shape != device.own[name].shape for name in "AB"):
+            raise ValueError(f"device {k} sent factors of another size than {device.id} has")
+        if not all(np.isfinite(parts[name]).all() for name in "AB"):
+            raise ValueError(f"device {k} sent values that are not finite, its training has diverged")
+    if got:
+        got[device.id] = halves(device.own, "AB")
+    return device, [(got[k]["A"].astype(np.float32), got[k]["B"].astype(np.float32)) for k in sorted(got)]

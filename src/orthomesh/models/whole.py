@@ -19,9 +19,15 @@ from .tokens import Row
 
 
 def fit_whole(
-    base: Base, rows: Sequence[Row], change: Array, settings: TrainSettings, order: np.random.Generator, span: range
+    base: Base,
+    rows: Sequence[Row],
+    change: Array,
+    settings: TrainSettings,
+    order: np.random.Generator,
+    span: range,
+    active: Array | None = None,
 ) -> tuple[Array, Learnt]:
-    r"""Lower the loss of one device on its own rows by AdamW on all weights of the base, tied ones once.
+    r"""Lower the loss of one device on its own rows by AdamW on all weights of the base, tied ones once, or on some.
 
     .. math::  \theta \leftarrow \theta - \eta \nabla_\theta F, \quad \theta = \theta_0 + \Delta
 
@@ -35,6 +41,7 @@ def fit_whole(
         settings: steps, batch, learning rate.
         order: draws the batches.
         span: steps of the run from here to its end.
+        active: which weights move; None: all. [P] bool
 
     Returns:
         Delta after `settings.steps` steps, float32, and the loss at both ends.
@@ -49,18 +56,23 @@ def fit_whole(
     worn = values.detach() if base.dtype == values.dtype else values.detach().to(base.dtype)
     grad, losses = torch.zeros_like(worn), list[float]()
     optimiser = torch.optim.AdamW([values], weight_decay=0.0, fused=True)
+    moving = None if active is None else torch.from_numpy(np.array(active, dtype=bool)).to(base.device)
     again = checkpointed(base.model, base.slots) if settings.checkpointing else nullcontext()
     with _wearing(base, worn, grad), again:
         for step in span[: settings.steps]:
             grad.zero_()
             losses += backward(base, [draw(rows, settings.batch_size, order)], settings.accumulate)
             values.grad = grad.to(values.dtype)  # the same tensor where the types are one
+            if moving is not None:
+                values.grad *= moving
             torch.nn.utils.clip_grad_norm_([values], settings.clip_norm, foreach=False)
             optimiser.param_groups[0]["lr"] = rate_at(settings, step, span.stop)
             optimiser.step()
             if worn.dtype != values.dtype:
                 worn.copy_(values.detach())
-    return (values.detach() - begun).cpu().numpy(), told(losses, values.numel())
+    return (values.detach() - begun).cpu().numpy(), told(
+        losses, values.numel() if active is None else int(active.sum())
+    )
 
 
 @contextmanager
@@ -96,6 +108,20 @@ def change_of(base: Base, updates: Sequence[Array]) -> Array:
             flat[start : start + p.numel()] = at[id(p)].ravel()
         start += p.numel()
     return flat
+
+
+def updates_of(base: Base, change: Array) -> list[Array]:
+    """What a change of all weights does to the adapted layers, in the layout's order. [d, k] each
+
+    Args:
+        base: the shared model.
+        change: flat. [P]
+    """
+    found, start = {}, 0
+    for p in base.model.parameters():
+        found[id(p)] = change[start : start + p.numel()].reshape(p.shape)
+        start += p.numel()
+    return [found[id(slot.base.weight)] for slot in base.slots.values()]
 
 
 def _weights(base: Base) -> Tensor:

@@ -91,6 +91,8 @@ TITLES = {
     "fedex": "FedEx-LoRA",
     "fair": "LoRA-FAIR",
     "fedalt": "FedALT",
+    "slora": "SLoRA",
+    "sampled": "Adaptive, sampled",
     "flasc": "FLASC",
     "choco": "Top-k gossip, CHOCO",
     "fedsb": "Fed-SB",

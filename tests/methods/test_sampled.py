@@ -1,0 +1,114 @@
+"""Adaptive federated LoRA: steps by NumPy, unbiased over who joins, and ranks that are left alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from orthomesh.adapters.lowrank import Layout, Shape, matrices_a, matrices_b
+from orthomesh.methods.sampled import Sampled, joins, opened, sketch, sketched, stepped
+from orthomesh.methods.setup import Setup
+from orthomesh.models.base import load_base
+from orthomesh.types import Facts, Round
+
+LAYOUT = Layout((Shape("one", 5, 4), Shape("two", 6, 7)), rank=4)
+T = Round(0, 0, 3)
+
+
+def moved(seed: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    sizes = {"A": LAYOUT.num_projection, "B": LAYOUT.num_expansion}
+    return {f"moved/{name}": rng.standard_normal(n).astype(np.float16) for name, n in sizes.items()}
+
+
+# reference
+
+
+@pytest.mark.parametrize("count", [1, 3, 4])
+def test_a_sketch_comes_back_with_zeros_elsewhere(count: int) -> None:
+    own, held = moved(0), sketch(count, 2, T, 4)
+    assert held.sum() == count
+    back = opened(sketched(own, held, LAYOUT), 2, T, LAYOUT)
+    for n in range(2):
+        a, b = matrices_a(own["moved/A"], LAYOUT)[n], matrices_b(own["moved/B"], LAYOUT)[n]
+        np.testing.assert_array_equal(matrices_a(back["A"], LAYOUT)[n], a * held[:, None])
+        np.testing.assert_array_equal(matrices_b(back["B"], LAYOUT)[n], b * held)
+
+
+def test_on_average_over_who_joins_it_is_the_mean_of_updates() -> None:
+    begun = {"A": np.zeros(3), "B": np.ones(2)}
+    updates = {k: {"A": np.arange(3.0) + k, "B": np.full(2, -1.0 * k)} for k in range(3)}
+    chance = {0: 1.0, 1: 0.5, 2: 0.25}
+    total = {name: np.zeros_like(a) for name, a in begun.items()}
+    for who in range(8):
+        here = [k for k in range(3) if who >> k & 1]
+        weight = np.prod([chance[k] if k in here else 1 - chance[k] for k in range(3)])
+        after = stepped(begun, {k: (1 / chance[k], updates[k]) for k in here}, 3)
+        total = {name: total[name] + weight * after[name] for name in "AB"}
+    for name in "AB":
+        np.testing.assert_allclose(
+            total[name], begun[name] + np.mean([u[name] for u in updates.values()], axis=0), atol=1e-6
+        )
+
+
+def test_the_first_round_is_the_mean_of_all(small: Callable[..., Setup], play: Callable[..., Any]) -> None:
+    setup = small(3)
+    method = Sampled().build(setup)
+    alone = [method.fit(method.init(k), Round(0, 0, 1))[0].own for k in range(3)]
+    for state in play(Sampled(), setup, rounds=1).last.values():
+        for name in "AB":
+            np.testing.assert_allclose(state.own[name], np.mean([o[name] for o in alone], axis=0), atol=1e-3)
+
+
+# law
+
+
+def test_ranks_out_of_the_sketch_stay(small: Callable[..., Setup]) -> None:
+    setup, t = small(2), Round(0, 1, 3)
+    method, layout = Sampled().build(setup), load_base(setup.model).layout
+    first = method.fit(method.init(1), Round(0, 0, 3))[0]
+    cut = replace(first, own={**first.own, "share": np.array(2.5)})
+    after, held = method.fit(cut, t)[0].own, sketch(3, 1, t, layout.rank)
+    for a, b, c, d in zip(
+        *(matrices_a(x["A"], layout) for x in (cut.own, after)),
+        *(matrices_b(x["B"], layout) for x in (cut.own, after)),
+        strict=True,
+    ):
+        assert ((a != b).any(axis=1) == held).all()
+        assert ((c != d).any(axis=0) == held).all()
+
+
+def test_far_devices_join_less_and_a_share_is_its_chance(small: Callable[..., Setup]) -> None:
+    setup = small(3)
+    method = Sampled(least_ranks=0.25).build(setup)
+    states = {k: method.fit(method.init(k), T)[0] for k in range(3)}
+    gains = {0: {1: 1e-9, 2: 1e-14}, 1: {0: 1e-9, 2: 1e-14}, 2: {0: 1e-14, 1: 1e-14}}
+    facts = {k: replace(method.describe(s, T), gains=gains[k]) for k, s in states.items()}
+    down = method.plan(facts, T).phases[1]
+    share = {e.dst: e.weight for e in down.edges}
+    assert share[2] < share[1] <= setup.model.rank
+    often = np.mean([joins(0.25, 1, Round(0, n, 4000)) for n in range(4000)])
+    assert abs(often - 0.25) < 4 * (0.25 * 0.75 / 4000) ** 0.5
+
+
+# edge
+
+
+def test_values_that_are_no_sketch_are_refused(small: Callable[..., Setup]) -> None:
+    parts = sketched(moved(0), sketch(2, 5, T, 4), LAYOUT)
+    with pytest.raises(ValueError, match="device 5 sent"):
+        opened({**parts, "B": parts["B"][1:]}, 5, T, LAYOUT)
+    with pytest.raises(ValueError, match="exceed the rank"):
+        Sampled(least_ranks=99.0).build(small(2))
+
+
+def test_facts_hold_the_norm_of_all_ranks(small: Callable[..., Setup]) -> None:
+    method = Sampled().build(small(2))
+    state = method.fit(method.init(0), T)[0]
+    whole: Facts = method.describe(state, T)
+    half = method.describe(replace(state, own={**state.own, "share": np.array(state.own["share"] / 2)}), T)
+    assert float(half.public["norm"]) == pytest.approx(2**0.5 * float(whole.public["norm"]), rel=1e-6)
