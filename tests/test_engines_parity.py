@@ -16,6 +16,7 @@ from orthomesh import experiment, peering
 from orthomesh.checkpoint import digest, load_devices
 from orthomesh.engines.deadlines import Patience
 from orthomesh.engines.inprocess import InProcess
+from orthomesh.exchange.framing import opening_bytes
 from orthomesh.methods import METHODS
 from orthomesh.methods.setup import Setup
 from orthomesh.methods.sparse_orthogonal import SparseOrthogonal, paper_reading
@@ -166,4 +167,12 @@ def test_peers_on_encrypted_sockets_end_like_one_process(peer_files: Callable[..
     counted = [json.loads((f.parent / "run" / "traffic.json").read_text()) for f in files]
     sent = counted[0]["b"]
     assert sent["predicted_sent"] < sent["framed_sent"] < sent["kernel_sent"]
+    for me, links in enumerate(counted):
+        rows = [row for label in x.methods for r in alone.rounds(label) for row in r["devices"] if row["device"] == me]
+        opened = sum(opening_bytes(3, dialled=k < me) for k in range(3) if k != me)
+        assert sum(link["framing_sent"] for link in links.values()) == opened + sum(
+            row["framing_bytes"] for row in rows
+        )
+        for link in links.values():  # what remains: signs of life, a greeting more or less
+            assert abs(link["kernel_sent"] - link["predicted_sent"] - link["framing_sent"]) < 1500, link
     assert sent["kernel_sent"] == pytest.approx(counted[1]["a"]["kernel_received"], abs=2000)  # one was counted later

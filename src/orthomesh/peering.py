@@ -20,12 +20,13 @@ from . import __version__
 from .checkpoint import Shelf, load_devices, save_devices, write_whole
 from .engines.inprocess import pin_threads
 from .engines.links import Book
-from .engines.mailbox import Terms
-from .engines.peer import Peer
+from .engines.mailbox import NOBODY, Terms
+from .engines.peer import Peer, Traffic
 from .engines.wire import RUN_BYTES, Stage
 from .evaluation.accuracy import Exam, no_bank, test_rows
 from .evaluation.examine import examine, examine_oracle
 from .evaluation.record import Journal
+from .exchange.framing import opening_bytes
 from .experiment import BASE, ORACLE, Experiment, Progress, checkpoint_path, exam_of, oracle_of
 from .methods import MethodSettings
 from .methods.hard_moe import HardMoe
@@ -119,7 +120,7 @@ def start(node: Node, x: Experiment, book: Book, directory: Path, **options: Any
 def told(status: Status, peer: Peer) -> dict[str, Any]:
     """The status as plain values, with what the connections know."""
     alive = peer.links.alive()
-    refused = {f"{k}/{why}": n for (k, why), n in sorted(peer.box.refused.items())}
+    refused = {f"{'nobody' if k == NOBODY else k}/{why}": n for (k, why), n in sorted(peer.box.refused.items())}
     return {
         **vars(status),
         "connected": [k for k in peer.met if k in alive],
@@ -364,15 +365,33 @@ def begin_directory(directory: Path, settings: Mapping[str, Any]) -> None:
 
 
 def traffic(peer: Peer) -> dict[str, Any]:
-    """Bytes exchanged with every device: as a simulator predicts, as framed here, as the kernel counts its sockets."""
-    counted = peer.links.meter()
-    return {
-        peer.book.names[k]: {
-            "predicted_sent": peer.traffic[k].predicted if k in peer.traffic else 0,
-            "framed_sent": peer.traffic[k].framed if k in peer.traffic else 0,
+    """Bytes exchanged with every device: as a simulator predicts, with the framing of `exchange.framing`, as framed
+    here, and as the kernel counts its sockets."""
+    counted, me, num = peer.links.meter(), peer.book.me, len(peer.book.names)
+    found = {}
+    for k in sorted({*range(num)} - {me}):
+        sent = peer.traffic.get(k, Traffic())
+        found[peer.book.names[k]] = {
+            "predicted_sent": sent.predicted,
+            "framing_sent": sent.framing + opening_bytes(num, dialled=k < me),
+            "framed_sent": sent.framed,
             "kernel_sent": counted[k].sent if k in counted else None,
             "kernel_received": counted[k].received if k in counted else None,
         }
-        for k in range(len(peer.book.names))
-        if k != peer.book.me
-    }
+    return found
+
+
+def carried_in_words(counted: Mapping[str, Mapping[str, Any]]) -> str:
+    """What the sockets carried of this device against what was predicted; empty where the system does not count.
+
+    >>> carried_in_words({"b": {"predicted_sent": 900, "framing_sent": 100, "kernel_sent": 1010}})
+    'sockets carried 1,010 bytes: 900 predicted, 100 of framing, 1.00 % beyond'
+    """
+    links = [link for link in counted.values() if link["kernel_sent"] is not None]
+    carried, predicted, framing = (
+        sum(int(link[name]) for link in links) for name in ("kernel_sent", "predicted_sent", "framing_sent")
+    )
+    if not carried:
+        return ""
+    beyond = 100 * (carried / (predicted + framing) - 1)
+    return f"sockets carried {carried:,} bytes: {predicted:,} predicted, {framing:,} of framing, {beyond:.2f} % beyond"

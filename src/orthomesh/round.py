@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
+from .exchange.framing import framing_bytes
 from .types import Air, DeviceState, Engine, Envelope, Link, Message, Method, Phase, Round, RoundInfo
 
 
@@ -31,7 +32,8 @@ def run_round(
     devices = {k: replace(state, bank=devices[k].bank) for k, (state, _) in fitted.items()}
     facts = {k: method.describe(d, t) for k, d in devices.items()}
     facts, cost = air.announce(facts, t)  # what a device tells everybody is not free
-    plan = method.plan(engine.share(facts, t), t)  # pure: every device finds the same plan
+    heard = engine.share(facts, t)
+    plan = method.plan(heard, t)  # pure: every device finds the same plan
     links: list[Link] = []
     for phase in plan.phases:  # inside clusters, then between them
         sent = [m for d in devices.values() for m in method.send(d, phase, t)]
@@ -41,7 +43,8 @@ def run_round(
         devices = {k: method.merge(d, inbox[k], phase, t) for k, d in devices.items()}
         cost += spent
     learnt = {k: info for k, (_, info) in fitted.items()}
-    return devices, RoundInfo(index=t.index, plan=plan, learnt=learnt, cost=cost, links=tuple(links))
+    framing = framing_bytes(plan, len(heard), devices)
+    return devices, RoundInfo(index=t.index, plan=plan, learnt=learnt, cost=cost, links=tuple(links), framing=framing)
 
 
 def _links(

@@ -218,13 +218,17 @@ class Link(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class RoundInfo:
-    """What one round is worth telling; never carried into the next."""
+    """What one round is worth telling; never carried into the next.
+
+    framing: bytes by hosted device that sockets would carry beside payloads and facts.
+    """
 
     index: int
     plan: Plan
     learnt: Mapping[int, Learnt]
     cost: Cost
     links: tuple[Link, ...]
+    framing: Mapping[int, int] = field(default_factory=dict)
 
 
 class TaskSketch(NamedTuple):

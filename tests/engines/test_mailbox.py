@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orthomesh.engines.gathering import CLOSED, OPEN, Known, digest, read_known
-from orthomesh.engines.mailbox import TAKEN, Mailbox, Slot, Terms, hello, read_answer
+from orthomesh.engines.mailbox import NOBODY, TAKEN, Mailbox, Slot, Terms, hello, read_answer
 from orthomesh.engines.wire import Kind, Letter, Refusal, Stage, pack, pack_facts
 from orthomesh.exchange.payload import Section, encode
 from orthomesh.types import Facts
@@ -79,6 +79,18 @@ def test_what_does_not_fit_is_refused_counted_and_told_once(letter: Letter | byt
     assert len(at.news()) == 1
     assert at.news() == []
     assert code(at, PARCEL) == TAKEN  # the run goes on
+
+
+def test_what_is_refused_before_it_is_a_message_is_counted_and_told_once() -> None:
+    at = box()
+    for _ in range(3):
+        at.turned_away("plain", "a connection: it does not speak TLS")
+    at.turned_away("stranger", "a connection: it has no certificate")
+    assert at.refused == {(NOBODY, "plain"): 3, (NOBODY, "stranger"): 1}
+    assert [said for said in at.news() if "connection" in said] == [
+        "refused a connection: it does not speak TLS",
+        "refused a connection: it has no certificate",
+    ]
 
 
 def test_a_refused_greeting_is_told_what_runs_here() -> None:

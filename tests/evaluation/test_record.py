@@ -36,6 +36,7 @@ def told(index: int) -> RoundInfo:
         learnt={k: Learnt(first_loss=3.0 - k, last_loss=0.25, steps=24, trained=100 + k) for k in DEVICES},
         cost=Cost({0: spend}, elapsed_s=0.75),
         links=(Link("intra", 0, 1, False), Link("intra", 1, 0, True)),
+        framing={0: 7},
     )
 
 
@@ -56,7 +57,7 @@ def test_a_round_on_paper(journal: Journal) -> None:
     (record,) = journal.rounds("ours")
     learnt = {"loss_first": 3.0, "loss_last": 0.25, "steps": 24, "trained": 100}
     sent = {"bytes_values": 64, "bytes_mask": 0, "bytes_codes": 0, "bytes_control": 6, "bytes_one_off": 0}
-    air = {"airtime_s": 0.5, "energy_j": 0.1, "power_w": 0.2, "lost": 1}
+    air = {"framing_bytes": 7, "airtime_s": 0.5, "energy_j": 0.1, "power_w": 0.2, "lost": 1}
     assert record["devices"][0] == {"method": "ours", "round": 1, "device": 0, **learnt, **sent, **air}
     silent = {**dict.fromkeys(sent, 0), **dict.fromkeys(air, 0)}
     assert record["devices"][1] == {**record["devices"][0], **silent, "device": 1, "loss_first": 2.0, "trained": 101}
@@ -112,8 +113,17 @@ def test_tables_have_the_documented_columns(journal: Journal) -> None:
     assert made.keys() == documented().keys() == {"rounds", "accuracy", "links"}
     for name in ("accuracy", "links"):
         assert list(made[name][0]) == documented()[name].split(", ")
-    assert "losses, steps, bytes by column, airtime, energy, power, lost, experts held" in documented()["rounds"]
-    spent = [f"bytes_{c}" for c in COLUMNS] + ["airtime_s", "energy_j", "power_w", "lost", "experts_held"]
+    assert (
+        "losses, steps, bytes by column, framing, airtime, energy, power, lost, experts held" in documented()["rounds"]
+    )
+    spent = [f"bytes_{c}" for c in COLUMNS] + [
+        "framing_bytes",
+        "airtime_s",
+        "energy_j",
+        "power_w",
+        "lost",
+        "experts_held",
+    ]
     learnt = ["loss_first", "loss_last", "steps", "trained"]
     assert set(made["rounds"][0]) == {"method", "round", "device", *learnt, *spent}
     keys = [(r["method"], r["round"], r["device"], r["experts_held"]) for r in made["rounds"]]

@@ -26,6 +26,7 @@ def peer(
     Started again after whatever ended it, it goes on from its last finished round.
     """
     from .. import peering
+    from ..engines.overheard import overheard
     from ..experiment import finish
     from ..node import book, read_node
     from ..presets import plain
@@ -45,18 +46,22 @@ def peer(
                 console.print(f"note: {note}", markup=False, soft_wrap=True)
             line_below = Live(_Line(lambda: peering.told(status, engine)), console=console, transient=True)
             shown = line_below if console.is_terminal and not quiet else nullcontext()
-            with served(node.page, lambda: peering.told(status, engine)), shown:
+            away = overheard(lambda refused: engine.box.turned_away(*refused))
+            with away, served(node.page, lambda: peering.told(status, engine)), shown:
                 for event in peering.live(x, engine, status, directory, node.air):
                     said = f"note: {event}" if isinstance(event, str) else line(event, x.rounds)
                     if isinstance(event, str):
                         notes.append(event)
                     if not quiet:
                         console.print(f"[{time.monotonic() - begun:7.1f} s] {said}", markup=False, soft_wrap=True)
-            (directory / "traffic.json").write_text(json.dumps(peering.traffic(engine), indent=1), encoding="utf-8")
+            counted = peering.traffic(engine)
+            (directory / "traffic.json").write_text(json.dumps(counted, indent=1), encoding="utf-8")
         finally:
             engine.close()
         summary = finish(x, directory, notes, time.monotonic() - begun)
         console.print(f"{node.name}: final state sha256 {summary['final_sha256']}", soft_wrap=True)
+        if carried := peering.carried_in_words(counted):
+            console.print(f"{node.name}: {carried}", soft_wrap=True)
         console.print(f"took {words(summary['wall_s'])}, report: {directory / 'report.html'}", soft_wrap=True)
 
 

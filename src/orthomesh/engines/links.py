@@ -20,7 +20,7 @@ from .sockets import Carried, carried
 from .wire import HEAD_BYTES
 
 ROOT = "om"
-LEASE_MS, SIGNS = 10_000, 3
+LEASE_MS, SIGNS = 20_000, 2
 """After so long without a sign of life a connection is given up; and how many signs come in that time."""
 
 

@@ -27,6 +27,8 @@ HELD = 4
 """Bodies of the greatest length that one sender may have waiting here."""
 MAX_HELLO = 1 << 12
 MAX_REPLY = 1 << 24
+NOBODY = -1
+"""In place of a device, for what is refused before anybody knows whose it is."""
 _REPLY = struct.Struct("<BBI")
 TAKEN = 0
 TOLD = (Kind.FACTS,)
@@ -108,6 +110,13 @@ class Mailbox:
                 more = self._story if refused.why is Refusal.DIFFERENT else b""
             self.stirred.notify_all()
             return _REPLY.pack(code, *self.stage) + more
+
+    def turned_away(self, why: str, sentence: str) -> None:
+        """Count what was refused before it was a message; the first of a kind is told."""
+        with self.stirred:
+            self.refused[NOBODY, why] += 1
+            if self.refused[NOBODY, why] == 1:
+                self._notes.append(f"refused {sentence}")
 
     def _refuse(self, src: int, refused: Refused) -> int:
         """Count it; the first of a kind from a device is told."""

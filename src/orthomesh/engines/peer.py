@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+from ..exchange.framing import ANSWER_BYTES, LETTER_BYTES
 from ..types import Edge, Envelope, Facts, Message, Phase, Round
 from .deadlines import SMALLEST_PROBE, Pace, Patience
 from .gathering import CLOSED, OPEN, WAITED, Known, common, compare, digest, read_known
@@ -44,9 +45,10 @@ END = Stage(MAX_METHODS - 1, MAX_ROUNDS - 1)
 
 @dataclass
 class Traffic:
-    """Bytes to one device: as a simulator would count them, and with our heads."""
+    """Bytes to one device: as a simulator would count them, what framing adds by its model, and with our heads."""
 
     predicted: int = 0
+    framing: int = 0
     framed: int = 0
 
 
@@ -263,6 +265,8 @@ class Peer:
         self, wanted: Mapping[Slot, float], sent: Sequence[Future[None]]
     ) -> dict[Slot, tuple[bytes | None, float]]:
         """Letters by place with the seconds they took, once all that is sent has been acknowledged or given up."""
+        for slot in wanted:
+            self.traffic.setdefault(slot.src, Traffic()).framing += ANSWER_BYTES
         came = self.box.collect(wanted, self.patience.gone_s)
         for future in sent:
             future.result()  # bounded by its own deadline
@@ -272,6 +276,7 @@ class Peer:
         letter = self._letter(kind, dst, self.box.stage, phase, body)
         count = self.traffic.setdefault(dst, Traffic())
         count.predicted += predicted
+        count.framing += LETTER_BYTES + len(body) - predicted
         count.framed += HEAD_BYTES + len(body)
         return self._couriers.submit(self._deliver, letter, limit_s)
 

@@ -92,6 +92,7 @@ def _device_row(label: str, info: RoundInfo, device: int) -> dict[str, Any]:
         "steps": learnt.steps,
         "trained": learnt.trained,
         **{f"bytes_{c}": spent.bytes_sent.get(c, 0) for c in COLUMNS},
+        "framing_bytes": info.framing.get(device, 0),
         "airtime_s": spent.airtime_s,
         "energy_j": spent.energy_j,
         "power_w": spent.power_w,

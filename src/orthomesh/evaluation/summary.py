@@ -40,6 +40,7 @@ def row(journal: Journal, label: str, kind: str, devices: Mapping[int, DeviceSta
         "mean": float(np.mean(list(exam["accuracy"].values()))),
         "bytes_per_device": sent,
         "bytes_per_device_round": {c: n / max(1, len(rounds)) for c, n in sent.items()},
+        "framing_per_device": sum(r.get("framing_bytes", 0) for r in told) / num,
         **{name: sum(r[name] for r in told) / num for name in ("airtime_s", "energy_j", "lost")},
         "elapsed_s": sum(one["elapsed_s"] for one in rounds),
         "trained_parameters": rounds[-1]["devices"][0]["trained"] if rounds else 0,
