@@ -10,7 +10,9 @@ import pytest
 
 from orthomesh.adapters.lowrank import Layout, Shape, matrices_a, matrices_b
 from orthomesh.methods.setup import Setup
-from orthomesh.methods.soft import Soft, mean_ranks, opened, strongest
+from orthomesh.methods.soft import Soft, first_rank, importance, mean_ranks, opened, strongest, structural
+from orthomesh.models.base import load_base
+from orthomesh.planning.tsfa import Uplinks, tail_energy
 from orthomesh.types import Facts, Round
 
 LAYOUT = Layout((Shape("one", 5, 4), Shape("two", 3, 7)), rank=3)
@@ -56,10 +58,31 @@ def test_with_room_for_all_it_is_the_mean_of_factors(small: Callable[..., Setup]
     setup = small(3)
     method = Soft().build(setup)
     alone = [method.fit(method.init(k), Round(0, 0, 1))[0].own for k in range(3)]
-    for state in play(Soft(), setup, rounds=1).last.values():
+    for state in play(Soft(slack=0.0), setup, rounds=1).last.values():
         for name in "AB":
             np.testing.assert_allclose(state.own[name], np.mean([o[name] for o in alone], axis=0), atol=1e-3)
         assert float(state.own["queue"]) == 0.0
+
+
+def test_the_structural_rank_is_chosen_once_and_stays(small: Callable[..., Setup], play: Callable[..., Any]) -> None:
+    setup = small(3)
+    layout = load_base(setup.model).layout
+    played = play(Soft(slack=0.3), setup)
+    alone = [played.method.fit(played.method.init(k), Round(0, 0, 2))[0].own for k in range(3)]
+    lost = np.mean([tail_energy(importance(o, layout)) for o in alone], axis=0)
+    rank = int(np.argmax(lost <= 0.3)) + 1
+    assert 1 < rank < layout.rank
+    for states in played.states:
+        assert {structural(s.own, layout) for s in states.values()} == {rank}
+    assert played.sent("values")[1] < 0.75 * sum(play(Soft(slack=0.0), setup, rounds=1).sent("values"))
+
+
+def test_the_rank_meets_the_limit_where_one_does() -> None:
+    links = Uplinks(snr_hz=np.full(2, 1e6), compute_s=np.zeros(2), band_hz=2e6)  # an SNR of one each: 1e6 bit/s
+    lost = np.array([0.5, 0.2, 0.1, 0.0])
+    ranks = [first_rank(lost, 1e6, links, Soft(latency_s=s, slack=0.0)) for s in (0.5, 1.01, 2.01, 9.0)]
+    assert ranks == [1, 1, 2, 4]
+    assert first_rank(lost, 1e6, links, Soft(latency_s=9.0, slack=0.15)) == 3
 
 
 def test_a_queue_cuts_ranks_and_is_carried_on(small: Callable[..., Setup]) -> None:
@@ -74,7 +97,7 @@ def test_a_queue_cuts_ranks_and_is_carried_on(small: Callable[..., Setup]) -> No
             f = method.describe(s, t)
             public = {**f.public, "queue": np.array(queue)}
             facts[k] = Facts(id=k, public=public, columns={}, payload_bits=f.payload_bits, gains=gains[k])
-        up, down = method.plan(facts, t).phases
+        up, down = method.plan(facts, Round(0, 1, 2)).phases
         return [e.room_bits for e in up.edges], down.edges[0].weight
 
     free, pressed = rooms(0.0), rooms(1e4)

@@ -3,7 +3,9 @@
 Reconstruction: the text could not be read beyond its abstract. Both factors are trained under a penalty that keeps
 ranks orthogonal, and averaged apart, rank by rank over those that sent it. How many ranks each sends follows from
 `planning.tsfa` under a limit of the mean latency of a round; its seconds are those of a band that the devices share,
-while the air charges the links as it does any others. The rank itself is the model's, chosen offline.
+while the air charges the links as it does any others. The structural rank is chosen before that and once: of the
+model's ranks the fewest that hold nearly all of the devices' first updates, among those that meet the limit at the
+links of the first round. The server cuts its mean to them; a rank at zero in both factors never moves again.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from ..adapters.lowrank import Layout, matrices_a, matrices_b
 from ..adapters.projection import projection
 from ..config import STRICT
 from ..exchange.payload import Section, decode, encode
-from ..planning.tsfa import Uplinks, control, next_queue, tail_energy
+from ..planning.tsfa import Uplinks, control, least_latency, next_queue, offline_rank, tail_energy
 from ..rng import stream
 from ..types import Array, Arrays, DeviceState, Envelope, Facts, Learnt, Message, Method, Phase, Plan, Round
 from ..units import from_db
@@ -43,6 +45,9 @@ class Soft:
     """Weight of the penalty on ranks that are not orthogonal."""
     latency_s: Annotated[float, Field(gt=0)] = 0.5
     """Longest latency of a round, on average over the run."""
+    slack: Annotated[float, Field(ge=0, lt=1)] = 0.02
+    """Share of the first updates' energy that a smaller structural rank may cost; 0: the most ranks that meet the
+    limit."""
     tradeoff: Annotated[float, Field(gt=0)] = 1.0
     """V, what a lost share of an update costs against a second of queue."""
     learning_rate: Annotated[float, Field(gt=0)] | None = None
@@ -84,13 +89,18 @@ def importance(own: Arrays, layout: Layout) -> Array:
     return np.stack([np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=0) for a, b in pairs])
 
 
+def structural(own: Arrays, layout: Layout) -> int:
+    """Ranks of a layer that are not at zero, at most over the layers."""
+    return int((importance(own, layout) > 0).sum(axis=1).max())
+
+
 def describe(device: DeviceState, t: Round, setup: Setup) -> Facts:
-    """What would be lost with fewer ranks, and the virtual queue."""
+    """What would be lost with fewer ranks, the virtual queue, and the structural rank."""
     from ..models.base import load_base
 
     layout = load_base(setup.model).layout
     lost = tail_energy(importance(device.own, layout)).astype(np.float16)
-    public = {"lost": lost, "queue": device.own["queue"]}
+    public = {"lost": lost, "queue": device.own["queue"], "rank": np.array(structural(device.own, layout), np.uint16)}
     columns = encode([Section("control", name, a) for name, a in public.items()]).columns
     return Facts(id=device.id, public=public, columns=columns, payload_bits=largest_bits(device.own, "AB"))
 
@@ -104,7 +114,8 @@ def uplinks(facts: Mapping[int, Facts], ids: Sequence[int], centre: int, radio: 
 
 
 def plan(facts: Mapping[int, Facts], t: Round, c: Soft, setup: Setup) -> Plan:
-    """Up and down; `room_bits` of an edge up is what the control allows, `weight` of one down the latency it expects.
+    """Up and down; `room_bits` of an edge up is what the control allows and its `weight` the structural rank, `weight`
+    of one down is the latency that the control expects.
 
     The queue is the server's.
     """
@@ -116,10 +127,31 @@ def plan(facts: Mapping[int, Facts], t: Round, c: Soft, setup: Setup) -> Plan:
     lost = np.stack([facts[k].public["lost"].astype(np.float64) for k in ids])
     bits = max(facts[k].payload_bits for k in ids) / lost.shape[1]
     queue_s = float(facts[centre].public["queue"])
-    found = control(lost, bits, uplinks(facts, ids, centre, setup.radio), queue_s, c.tradeoff)
-    rooms = [e._replace(room_bits=bits * int(m)) for e, m in zip(up.edges, found.kept, strict=True)]
+    links = uplinks(facts, ids, centre, setup.radio)
+    rank = min(int(f.public["rank"]) for f in facts.values())
+    if t.index == 0:
+        rank = first_rank(lost[:, : max(rank, 1)].mean(axis=0), bits, links, c)
+    found = control(lost[:, : max(rank, 1)], bits, links, queue_s, c.tradeoff)
+    rooms = [e._replace(room_bits=bits * int(m), weight=float(rank)) for e, m in zip(up.edges, found.kept, strict=True)]
     waits = [e._replace(weight=found.latency_s) for e in down.edges]
     return Plan(phases=(replace(up, edges=tuple(rooms)), replace(down, edges=tuple(waits))))
+
+
+def first_rank(lost: Array, rank_bits: float, links: Uplinks, c: Soft) -> int:
+    """The structural rank, before there is a queue; one where no rank meets the limit, and the control sees to it.
+
+    Args:
+        lost: E(m) for m = 1..r, mean over devices. [r]
+        rank_bits: payload of one rank.
+        links: of the first round.
+        c: limit and slack.
+    """
+    ranks = np.arange(1, lost.size + 1)
+    payloads = np.repeat(rank_bits * ranks[:, None], len(links.snr_hz), axis=1)
+    seconds, _ = least_latency(payloads, links)
+    if seconds.min() > c.latency_s:
+        return 1
+    return offline_rank(ranks.tolist(), lost.tolist(), seconds.tolist(), c.latency_s, c.slack)
 
 
 def strongest(own: Arrays, kept: int, layout: Layout) -> dict[str, Array]:
@@ -176,19 +208,20 @@ def mean_ranks(parts: Mapping[int, tuple[Arrays, Array]], layout: Layout) -> dic
 
 
 def hand_in(device: DeviceState, phase: Phase, t: Round, setup: Setup) -> tuple[Message, ...]:
-    """As many ranks as the control allows, or the server's mean."""
+    """As many ranks as the control allows, or the server's."""
     from ..models.base import load_base
 
     layout, mine = load_base(setup.model).layout, [e for e in phase.edges if e.src == device.id]
     if phase.name != "up" or not mine:
-        return send(device, phase, {})
+        return send(device, phase, {}, {"ranks": "mask"})
     bits = largest_bits(device.own, "AB") / layout.rank
     parts = strongest(device.own, max(1, round(mine[0].room_bits / bits)), layout)
     return send(device, phase, parts, {"ranks": "mask"})
 
 
 def merge(device: DeviceState, inbox: Sequence[Envelope], phase: Phase, t: Round, c: Soft, setup: Setup) -> DeviceState:
-    """The server averages, its own ranks all among them; then all go on from that, and note the queue."""
+    """The server averages, its own ranks all among them, and keeps the strongest; then all go on from that, and note
+    the queue."""
     from ..models.base import load_base
 
     layout = load_base(setup.model).layout
@@ -198,8 +231,9 @@ def merge(device: DeviceState, inbox: Sequence[Envelope], phase: Phase, t: Round
         got = {e.edge.src: decode(e.payload) for e in inbox if e.payload is not None}
         held: dict[int, tuple[Arrays, Array]] = {k: opened(parts, layout, k) for k, parts in got.items()}
         held[device.id] = halves(device.own, "AB"), np.ones((len(layout.shapes), layout.rank), dtype=bool)
-        return serve(device, halves(mean_ranks(held, layout), "AB"))
+        rank = max(1, int(max(e.weight for e in phase.edges)))
+        return serve(device, strongest(mean_ranks(held, layout), rank, layout))
     device, news = told(device, inbox)
     queue = next_queue(float(device.own["queue"]), max(e.weight for e in phase.edges), c.latency_s)
-    found = {name: a.astype(np.float32) for name, a in news.items()}
+    found = opened(news, layout, phase.edges[0].src)[0] if news else {}
     return replace(device, own={**device.own, **found, "queue": np.array(queue)})
