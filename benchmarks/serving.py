@@ -21,6 +21,7 @@ os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # before torch
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import argparse
+import functools
 import statistics
 import time
 from collections.abc import Callable
@@ -31,7 +32,6 @@ import torch
 from torch import nn
 
 from orthomesh.adapters.lowrank import Layout, Shape
-from orthomesh.adapters.projection import projection
 from orthomesh.experts.sketch import task_sketch
 from orthomesh.models.attach import attach, fingerprint
 from orthomesh.models.bank_io import Portable
@@ -65,8 +65,9 @@ def model_of(shape: str, device: str, dtype: str) -> Any:
         return AutoModelForCausalLM.from_config(Qwen2Config(**settings), dtype=getattr(torch, dtype)).eval()
 
 
+@functools.cache
 def bank_of(model: Any, first_block: int, blocks: int) -> Portable:
-    """Ten experts with sketches of made-up tasks."""
+    """Ten experts with sketches of made-up tasks; their A is drawn at once, which costs less than orthonormal rows."""
     linear = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) and block_number(n) is not None}
     shapes = [
         Shape(n, m.out_features, m.in_features) for n, m in linear.items() if (block_number(n) or 0) >= first_block
@@ -78,7 +79,12 @@ def bank_of(model: Any, first_block: int, blocks: int) -> Portable:
         B *= np.float32(0.01) * (rng.random(layout.num_expansion, dtype=np.float32) < DENSITY)
         told = task_sketch(owner + rng.standard_normal((256, SKETCH)))
         experts.append(
-            Expert(owner=owner, A=projection(owner, layout), B=B, sketch=told, seed=owner, kind="orthonormal")
+            Expert(
+                owner=owner,
+                A=rng.standard_normal(layout.num_projection, dtype=np.float32) / np.float32(layout.rank),
+                B=B,
+                sketch=told,
+            )
         )
     return Portable(
         bank=Bank(experts=tuple(experts), choice="discriminant", blocks=blocks),
@@ -152,7 +158,7 @@ def main() -> None:
     ):
         for more in how:
             fresh = model_of(a.shape, a.device, a.dtype)
-            models[label + more] = attach(bank_of(fresh, first_block, blocks), fresh, folded=bool(more))
+            models[label + more] = attach(bank_of(models["base alone"], first_block, blocks), fresh, folded=bool(more))
     spent = rounds(models, a.tokens, a.new, a.repeats, a.device)
     clock = "CPU time, one thread" if a.device == "cpu" else f"wall time on {torch.cuda.get_device_name()}"
     base = [statistics.median(s) for s in spent["base alone"]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,8 @@ class Base:
     """A frozen causal language model with slots for adapters, and its tokenizer.
 
     slots: adapted layers by name, in the model's order. source: for every slot, the first one that reads the
-    same input (q, k and v share one). keeps_logits: whether forward can skip early logits.
+    same input (q, k and v share one). keeps_logits: whether forward can skip early logits. stages: at most one, the
+    place on a GPU where devices train in turn (`replay.Stage`), made by the first of them.
     """
 
     model: nn.Module
@@ -46,6 +47,7 @@ class Base:
     max_length: int
     scaling: float
     keeps_logits: bool
+    stages: list[Any] = field(default_factory=list, compare=False, repr=False)
 
     @property
     def inputs(self) -> tuple[str, ...]:

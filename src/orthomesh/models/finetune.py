@@ -14,11 +14,12 @@ from torch import Tensor
 from ..adapters.lowrank import slices
 from ..experts.mixture import Mixture
 from ..types import Array, Arrays, Learnt
-from .attention import attending, sound
+from .attention import windowed
 from .base import Base
 from .inject import Adapter, Held, checkpointed, holding
 from .loss import backward, draw, told
 from .penalty import Penalty, add_slopes
+from .replay import Stage
 from .settings import TrainSettings
 from .tokens import Row
 
@@ -139,17 +140,18 @@ def train(base: Base, jobs: Sequence[Job], done: int, total: int) -> list[tuple[
         raise ValueError(f"{settings.steps} steps after {done} do not fit into a run of {total}")
     _check_extras(jobs)
     num = base.layout.num_expansion + base.layout.num_projection * jobs[0].start.train_projection
-    theta = torch.zeros(num * len(jobs), device=base.device)
-    grad = torch.zeros_like(theta)
-    learners = [_learner(job.start, theta, grad, _places(base, num, n, len(jobs))) for n, job in enumerate(jobs)]
-    held = _leaves(base, theta, grad, jobs)
+    stage = _stage(base, jobs)
+    theta = torch.zeros(num * len(jobs), device=base.device) if stage is None else stage.theta
+    grad = torch.zeros_like(theta) if stage is None else stage.grad
+    learners = [_learner(job.start, theta, grad, _places(base, n, len(jobs))) for n, job in enumerate(jobs)]
+    held = _leaves(base, theta, grad, jobs) if stage is None else stage.held
     losses: list[list[float]] = []
     again = checkpointed(base.model, base.slots) if settings.checkpointing else nullcontext()
-    with holding(base.slots, held), attending(base.model, sound(base.device)), again:
+    with holding(base.slots, held), again:
         for step in range(done, done + settings.steps):
             grad.zero_()
             batches = [draw(job.rows, settings.batch_size, job.order) for job in jobs]
-            losses.append(backward(base, batches, settings.accumulate))
+            losses.append(backward(base, batches, settings.accumulate, stage))
             if jobs[0].start.penalty is not None:
                 add_slopes(jobs[0].start.penalty, base.layout, theta, grad)
             for learner in learners:
@@ -164,6 +166,33 @@ def _check_extras(jobs: Sequence[Job]) -> None:
         raise ValueError("ranks compete for a token (top_k) where one device trains B under a frozen A, only there")
     if first.penalty is not None and not (first.train_projection and len(jobs) == 1):
         raise ValueError("a penalty on both factors needs one device that trains both of them")
+
+
+def _stage(base: Base, jobs: Sequence[Job]) -> Stage | None:
+    """Where a device's factors lie on a GPU, its own A laid there; None where passes are not recorded.
+
+    They are where one device trains B under a frozen A, in all ranks and without checkpointing: most steps of a run.
+    """
+    job, layout = jobs[0], base.layout
+    plain = len(jobs) == 1 and not (job.start.train_projection or job.start.top_k or job.settings.checkpointing)
+    if base.device.type != "cuda" or not (job.settings.replay and plain) or windowed(base.model.config):
+        return None
+    if not base.stages:
+        theta = torch.zeros(layout.num_expansion, device=base.device)
+        flat = torch.zeros(layout.num_projection, device=base.device, dtype=base.dtype)
+        grad = torch.zeros_like(theta)
+        base.stages.append(Stage(theta, grad, flat, _staged(base, theta, grad, flat)))
+    stage: Stage = base.stages[0]
+    stage.A.copy_(torch.from_numpy(np.require(job.start.A, np.float32, "W")))
+    return stage
+
+
+def _staged(base: Base, theta: Tensor, grad: Tensor, A: Tensor) -> dict[str, Held]:
+    """Every layer's A and B as views of places that stay."""
+    a, b, slopes = _views(A, base, "A", 1), _views(theta, base, "B", 1), _views(grad, base, "B", 1)
+    for leaf, slope in zip(b, slopes, strict=True):
+        leaf.requires_grad_().grad = slope
+    return {name: Adapter(a[n], b[n], base.scaling) for n, name in enumerate(base.slots)}
 
 
 @dataclass(frozen=True)
@@ -183,27 +212,30 @@ class _Learner:
     saliency: Tensor | None
 
 
-def _places(base: Base, num: int, index: int, count: int) -> Array:
+def _places(base: Base, index: int, count: int) -> Array | None:
     """Where in what the layers read the entries of device number `index` of `count` lie.
 
-    One device: everywhere, [B] or [B; A]. Several: layer by layer, in each layer device by device.
+    One device: everywhere, None. Several: layer by layer, in each layer device by device.
     """
     if count == 1:
-        return np.arange(num)
+        return None
     sizes = base.layout.expansion_sizes
     firsts = count * np.cumsum((0, *sizes[:-1]))
     return np.concatenate([first + index * size + np.arange(size) for first, size in zip(firsts, sizes, strict=True)])
 
 
-def _learner(start: Factors, theta: Tensor, grad: Tensor, places: Array) -> _Learner:
+def _learner(start: Factors, theta: Tensor, grad: Tensor, places: Array | None) -> _Learner:
     """A device's start laid out for the layers; what moves of it, and the optimiser where it stood."""
     if start.saliency is not None and start.active is not None:
         raise ValueError("a saliency ranks all entries of B, so it is gathered before a mask is found, not under one")
     begun = np.concatenate([start.B, start.A]) if start.train_projection else start.B
-    theta[torch.from_numpy(places)] = torch.from_numpy(begun.astype(np.float32)).to(theta.device)
-    if start.active is not None:
-        places = np.concatenate([places[: start.B.size][start.active], places[start.B.size :]])
-    moving = None if places.size == theta.numel() else torch.from_numpy(places).to(theta.device)
+    flat = torch.from_numpy(begun.astype(np.float32)).to(theta.device)
+    if places is None:
+        theta.copy_(flat)
+    else:
+        theta[torch.from_numpy(places)] = flat
+    where = _moving(start, places)
+    moving = None if where is None else torch.from_numpy(where).to(theta.device)
     values = (theta if moving is None else theta.index_select(0, moving)).detach().requires_grad_()
     values.grad = grad if moving is None else torch.empty_like(values)
     optimiser = torch.optim.AdamW([values], weight_decay=0.0, fused=True)
@@ -216,6 +248,16 @@ def _learner(start: Factors, theta: Tensor, grad: Tensor, places: Array) -> _Lea
         else torch.from_numpy(np.array(start.saliency, dtype=np.float32)).to(theta.device)
     )
     return _Learner(theta, grad, moving, values, optimiser, saliency)
+
+
+def _moving(start: Factors, places: Array | None) -> Array | None:
+    """Where the trained entries of a device lie, None for everywhere."""
+    if start.active is None:
+        return places
+    rest = start.A.size if start.train_projection else 0
+    if places is None:
+        return np.concatenate([np.flatnonzero(start.active), np.arange(start.B.size, start.B.size + rest)])
+    return np.concatenate([places[: start.B.size][start.active], places[start.B.size :]])
 
 
 def _leaves(base: Base, theta: Tensor, grad: Tensor, jobs: Sequence[Job]) -> dict[str, Held]:

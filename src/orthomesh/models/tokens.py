@@ -67,15 +67,24 @@ def _encode(base: Base, texts: list[str], special: bool) -> list[list[int]]:
     return encoded
 
 
-def collate(base: Base, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Batch:
+def collate(
+    base: Base, rows: Sequence[tuple[Sequence[int], Sequence[int]]], columns: int = 1, scored: int = 1
+) -> Batch:
     """Pad (prompt, target) pairs on the left to one length, where the model is.
+
+    Args:
+        base: whose device and padding token count.
+        rows: prompts and targets.
+        columns: the length is a multiple of this.
+        scored: and so is the width of the targets.
 
     Returns:
         ids with prompt and target, positions counted from each row's first token, and `targets`: the token to
         predict in each of the last `width` + 1 columns but the last, -100 where none is scored. [N, width]
     """
-    width = max(len(t) for _, t in rows)
-    total = max(len(p) + len(t) for p, t in rows)
+    width = _multiple(max(len(t) for _, t in rows), scored)
+    longest = max(len(p) + len(t) for p, t in rows)
+    total = _multiple(max(longest, width + 1) if scored > 1 else longest, columns)
     ids = torch.full((len(rows), total), base.pad_id)
     mask = torch.zeros(len(rows), total, dtype=torch.long)
     targets = torch.full((len(rows), width), -100)
@@ -88,6 +97,10 @@ def collate(base: Base, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> 
     padded = bool((mask == 0).any())
     ids, positions, targets = (x.to(base.device) for x in (ids, positions, targets))
     return Batch(ids, mask.to(base.device) if padded else None, positions, targets, width)
+
+
+def _multiple(count: int, of: int) -> int:
+    return -(-count // of) * of
 
 
 def logits_before_targets(base: Base, batch: Batch) -> Tensor:
