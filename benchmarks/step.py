@@ -198,7 +198,7 @@ def recorded_bound(base: Base, rows: list[Row], size: int) -> Turn:
         for _ in range(steps):
             graph.replay()
             losses.append(loss.item())
-        return losses
+        return losses if batch else []  # the graph reads the batch where it lies, so it has to stay
 
     return turn
 
