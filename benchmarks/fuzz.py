@@ -18,9 +18,14 @@ from pathlib import Path
 
 import numpy as np
 
+from orthomesh.engines.gathering import WAITED, Known, pack_known, read_known
+from orthomesh.engines.talking import pack_turn, read_outcome, read_turn
 from orthomesh.engines.wire import Kind, Letter, Refused, Stage, pack, pack_facts, unpack, unpack_facts
 from orthomesh.exchange.payload import Section, decode, encode
 from orthomesh.rng import stream
+from orthomesh.topology.messages import Cluster, Message
+from orthomesh.topology.messages import Kind as Talked
+from orthomesh.topology.messages import encode as encode_talked
 from orthomesh.types import Facts
 
 MOST_BYTES = 1 << 20
@@ -35,6 +40,12 @@ def target(data: bytes) -> str:
             unpack_facts(letter.body, letter.src, MOST_BYTES)
         elif letter.kind is Kind.PARCEL:
             decode(letter.body, MOST_BYTES)
+        elif letter.kind is Kind.TALK:
+            read_turn(letter.body, letter.src, letter.dst, letter.stage.round)
+        elif letter.kind is Kind.OUTCOME:
+            read_outcome(letter.body, letter.src, letter.stage.round)
+        elif letter.kind is Kind.ASK:
+            read_known(letter.body)
         elif letter.kind is Kind.HELLO:
             json.loads(letter.body)
     except Refused as refused:
@@ -56,7 +67,13 @@ def seeds() -> list[Letter]:
     arrays = {"density": np.linspace(0, 1, 21, dtype=np.float32), "have": np.arange(20, dtype=np.uint32).reshape(10, 2)}
     frame = encode([Section("values", name, array) for name, array in arrays.items()]).payload
     facts = Facts(id=1, public=arrays, columns={"control": 90}, payload_bits=8000, gains={0: 1e-9, 2: 2e-9})
-    bodies = {Kind.FACTS: pack_facts(facts), Kind.PARCEL: frame, Kind.HELLO: b'{"run": "a", "life": 1}'}
+    mine = Cluster(2, (1,))
+    said = [Message(Talked.PROPOSE, 1, 1, 0, 5, mine), Message(Talked.ACK, 1, 1, 0, 2)]
+    bodies = {
+        Kind.FACTS: pack_facts(facts), Kind.PARCEL: frame, Kind.HELLO: b'{"run": "a", "life": 1}',
+        Kind.TALK: pack_turn(1, said), Kind.OUTCOME: encode_talked(Message(Talked.SUMMARY, 1, 1, cluster=mine)),
+        Kind.ASK: pack_known(Known(WAITED, {0: bytes(8), 3: bytes(8)})),
+    }  # fmt: skip
     return [
         Letter(kind=kind, run=bytes(8), src=1, dst=0, life=1, stage=Stage(0, 1), body=bodies.get(kind, b""))
         for kind in Kind

@@ -22,7 +22,21 @@ from orthomesh.methods.setup import Setup
 from orthomesh.methods.sparse_orthogonal import SparseOrthogonal, paper_reading
 from orthomesh.node import book, read_node
 from orthomesh.round import run_round
-from orthomesh.types import Cost, DeviceState, Engine, Envelope, Facts, Message, Method, Phase, Round, Spend
+from orthomesh.topology.conversation import converse
+from orthomesh.types import (
+    Cost,
+    DeviceState,
+    Engine,
+    Envelope,
+    Facts,
+    Formed,
+    Forming,
+    Message,
+    Method,
+    Phase,
+    Round,
+    Spend,
+)  # fmt: skip
 from orthomesh.wireless.air import SimulatedAir
 from orthomesh.wireless.channel import Channel
 
@@ -72,6 +86,10 @@ class Peer:
     def share(self, facts: Mapping[int, Facts], t: Round) -> dict[int, Facts]:
         everybody = self.box.swap(self.me, facts[self.me])
         return {k: everybody[k] for k in sorted(everybody)}
+
+    def form(self, forming: Forming, t: Round) -> Formed:
+        ended = converse(forming.leaves, forming.price, t.index)  # over sockets, see engines/test_peer.py
+        return Formed(ended.clusters, {self.me: ended.told[self.me]}, {})
 
     def exchange(self, outbox: Sequence[Message], phase: Phase, t: Round) -> dict[int, list[Envelope]]:
         everybody = self.box.swap(self.me, outbox)
@@ -131,7 +149,9 @@ def test_peers_agree_with_one_process(label: str, phases: set[str], losses: bool
 
 
 def test_peers_on_encrypted_sockets_end_like_one_process(peer_files: Callable[..., list[Path]], tmp_path: Path) -> None:
-    files = peer_files(3, "methods.local=null", "methods.paper=null", "channel.radius_m=600")
+    files = peer_files(
+        3, "methods.local=null", "methods.paper=null", "channel.radius_m=600", "methods.orthomesh.clustering=agnes"
+    )
     compute = threading.Lock()  # one base model in this process, one who uses it
 
     patience = Patience(meet_s=60, first_s=60, least_s=60)

@@ -10,8 +10,8 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,17 +28,15 @@ from .evaluation.examine import examine, examine_oracle
 from .evaluation.record import Journal
 from .exchange.framing import opening_bytes
 from .experiment import BASE, ORACLE, Experiment, Progress, checkpoint_path, exam_of, oracle_of
+from .forgiving import forgiving
 from .methods import MethodSettings
 from .methods.hard_moe import HardMoe
 from .methods.setup import Setup, device_rows
 from .methods.sparse_orthogonal import SparseOrthogonal, unjoined
 from .node import Node, common, digest_of
 from .round import run_round
-from .types import Air, DeviceState, Envelope, Facts, Method, Phase, Plan, Round, RoundInfo
+from .types import Air, DeviceState, Method, Round, RoundInfo
 from .wireless.air import IdealAir, SimulatedAir
-
-FAULTS = (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, ArithmeticError)
-"""What the parts of a neighbour that do not fit may raise in a method that reads them."""
 
 
 @dataclass
@@ -297,51 +295,6 @@ def _note(status: Status, info: RoundInfo, peer: Peer) -> None:
     status.loss = info.learnt[me].last_loss
     status.cluster = next((members for members in info.plan.clusters if me in members), ())
     status.missing = tuple(sorted(peer.missing))
-
-
-def forgiving(method: Method, me: int, say: Callable[[str], object]) -> Method:
-    """A method that puts aside what it cannot read of others, instead of ending the run.
-
-    Args:
-        method: as it is.
-        me: the device that must not fall for others.
-        say: takes a sentence for everything put aside.
-
-    Returns:
-        The same method; where it raises with the parts of others, those it raises with are left out: facts as if the
-        device were silent, messages as if they were lost.
-    """
-
-    def plan(facts: Mapping[int, Facts], t: Round) -> Plan:
-        try:
-            return method.plan(facts, t)
-        except FAULTS:
-            fit = [k for k in facts if k == me or _works(method.plan, {me: facts[me], k: facts[k]}, t)]
-            if len(fit) == len(facts):
-                raise
-            say(f"facts of {sorted(facts.keys() - set(fit))} cannot be used and are left out")
-            return method.plan({k: facts[k] for k in fit}, t)
-
-    def merge(device: DeviceState, inbox: Sequence[Envelope], phase: Phase, t: Round) -> DeviceState:
-        try:
-            return method.merge(device, inbox, phase, t)
-        except FAULTS as error:
-            kept = [e if _works(method.merge, device, [e], phase, t) else e._replace(payload=None) for e in inbox]
-            if kept == list(inbox):
-                raise
-            out = [e.edge.src for e, old in zip(kept, inbox, strict=True) if e != old]
-            say(f"messages of {out} in phase {phase.name} cannot be used and are left out: {error}")
-            return method.merge(device, kept, phase, t)
-
-    return replace(method, plan=plan, merge=merge)
-
-
-def _works(function: Callable[..., object], *args: Any) -> bool:
-    try:
-        function(*args)
-    except FAULTS:
-        return False
-    return True
 
 
 def begin_directory(directory: Path, settings: Mapping[str, Any]) -> None:

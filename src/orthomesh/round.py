@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from .exchange.framing import framing_bytes
-from .types import Air, DeviceState, Engine, Envelope, Link, Message, Method, Phase, Round, RoundInfo
+from .types import Air, Cost, DeviceState, Engine, Envelope, Facts, Link, Message, Method, Phase, Round, RoundInfo
 
 
 def run_round(
@@ -32,9 +32,9 @@ def run_round(
     devices = {k: replace(state, bank=devices[k].bank) for k, (state, _) in fitted.items()}
     facts = {k: method.describe(d, t) for k, d in devices.items()}
     facts, cost = air.announce(facts, t)  # what a device tells everybody is not free
-    heard = engine.share(facts, t)
+    heard, said, framing = _talk(engine.share(facts, t), method, air, engine, t)  # where clusters are not planned
     plan = method.plan(heard, t)  # pure: every device finds the same plan
-    links: list[Link] = []
+    links, cost = list[Link](), cost + said
     for phase in plan.phases:  # inside clusters, then between them
         sent = [m for d in devices.values() for m in method.send(d, phase, t)]
         outbox, spent = air.transmit(sent, phase, t)  # power, rate, delay, outage
@@ -43,8 +43,25 @@ def run_round(
         devices = {k: method.merge(d, inbox[k], phase, t) for k, d in devices.items()}
         cost += spent
     learnt = {k: info for k, (_, info) in fitted.items()}
-    framing = framing_bytes(plan, len(heard), devices)
+    framing = {k: n + framing.get(k, 0) for k, n in framing_bytes(plan, len(heard), devices).items()}
     return devices, RoundInfo(index=t.index, plan=plan, learnt=learnt, cost=cost, links=tuple(links), framing=framing)
+
+
+def _talk(
+    facts: Mapping[int, Facts], method: Method, air: Air, engine: Engine, t: Round
+) -> tuple[Mapping[int, Facts], Cost, Mapping[int, int]]:
+    """Facts with the clusters that devices have agreed on, where the method has them do so; cost and framing of it.
+
+    Nobody knows yet who is near, so what is said goes out as facts do.
+    """
+    forming = method.form(facts, t)
+    if forming is None:
+        return facts, Cost(), {}
+    formed = engine.form(forming, t)
+    told = {k: Facts(id=k, public={}, columns={"control": n}, payload_bits=0) for k, n in formed.told.items()}
+    home = {k: members for members in formed.clusters for k in members}
+    _, cost = air.announce(told, t)
+    return {k: replace(f, agreed=home.get(k, ())) for k, f in facts.items()}, cost, formed.framing
 
 
 def _links(

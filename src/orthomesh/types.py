@@ -81,6 +81,7 @@ class Facts:
     columns: bytes of these facts as framed, by column; what announcing them costs.
     payload_bits: size of what the device would send next, which decides which links can carry it.
     gains: linear power gain to every other device it hears, added by the air.
+    agreed: whom it has just agreed with to be in one cluster, itself included, added where devices talk about it.
     """
 
     id: int
@@ -88,6 +89,27 @@ class Facts:
     columns: Mapping[Column, int]
     payload_bits: int
     gains: Mapping[int, float] = field(default_factory=dict)
+    agreed: tuple[int, ...] = ()
+
+
+class Forming(NamedTuple):
+    """Devices that are to find their clusters by talking to each other.
+
+    leaves: what each has told of itself, by id, as `topology.messages.Leaf`. price: of a union, from the leaves of its
+    members in order of id; none where it is not allowed.
+    """
+
+    leaves: Mapping[int, Any]
+    price: Callable[[tuple[Any, ...]], tuple[float, float] | None]
+
+
+class Formed(NamedTuple):
+    """What they have found. clusters: a partition of them. told: bytes each hosted device has said, by id; framing:
+    bytes that sockets would carry beside it."""
+
+    clusters: tuple[tuple[int, ...], ...]
+    told: Mapping[int, int]
+    framing: Mapping[int, int]
 
 
 class Edge(NamedTuple):
@@ -288,14 +310,20 @@ class Bank:
     gated: bool = False
 
 
+def plans_alone(facts: Mapping[int, Facts], t: Round) -> Forming | None:
+    """No clusters that would have to be talked about."""
+    return None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """A way to fine-tune together: six functions that act in the round, and one that evaluation asks.
+    """A way to fine-tune together: seven functions that act in the round, and one that evaluation asks.
 
     init(id): a device before the first round. fit(device, t): local fine-tuning; the only one that may be
     slow and the only one that sees the base model. describe(device, t): what it tells everybody.
-    plan(facts, t): pure. send(device, phase, t): at most one message per receiver. merge(device, inbox,
-    phase, t): one envelope per incoming edge, in order of sender. bank(device): what it answers with.
+    form(facts, t): who has to find a cluster by talking before there is a plan, if anybody; pure. plan(facts, t):
+    pure. send(device, phase, t): at most one message per receiver. merge(device, inbox, phase, t): one envelope per
+    incoming edge, in order of sender. bank(device): what it answers with.
     """
 
     init: Callable[[int], DeviceState]
@@ -305,6 +333,7 @@ class Method:
     send: Callable[[DeviceState, Phase, Round], tuple[Message, ...]]
     merge: Callable[[DeviceState, Sequence[Envelope], Phase, Round], DeviceState]
     bank: Callable[[DeviceState], Bank]
+    form: Callable[[Mapping[int, Facts], Round], Forming | None] = plans_alone
 
 
 @runtime_checkable
@@ -322,7 +351,7 @@ class Air(Protocol):
 
 @runtime_checkable
 class Engine(Protocol):
-    """Where compute runs and how bytes move. Three verbs; the round knows nothing else of the machine."""
+    """Where compute runs and how bytes move. Four verbs; the round knows nothing else of the machine."""
 
     @property
     def hosted(self) -> tuple[int, ...]:
@@ -335,6 +364,10 @@ class Engine(Protocol):
 
     def share(self, facts: Mapping[int, Facts], t: Round) -> dict[int, Facts]:
         """Facts of all reachable devices, in order of id."""
+        ...
+
+    def form(self, forming: Forming, t: Round) -> Formed:
+        """Clusters that the devices agree on among themselves."""
         ...
 
     def exchange(self, outbox: Sequence[Message], phase: Phase, t: Round) -> dict[int, list[Envelope]]:

@@ -16,12 +16,15 @@ from ether import Ether
 
 from orthomesh.engines import peer as engine
 from orthomesh.engines.deadlines import Patience
+from orthomesh.engines.inprocess import InProcess
 from orthomesh.engines.links import Book
 from orthomesh.engines.mailbox import Terms
-from orthomesh.engines.peer import Peer, difference
+from orthomesh.engines.peer import Peer
 from orthomesh.engines.wire import Kind, Letter, Stage, pack
 from orthomesh.exchange.payload import Section, encode
-from orthomesh.types import Edge, Engine, Facts, Message, Phase, Round
+from orthomesh.methods.clusters import Limits, arrange, talk
+from orthomesh.types import Edge, Engine, Facts, Formed, Message, Phase, Round
+from orthomesh.wireless.link import Radio
 
 TERMS = Terms(run="test", config="c" * 64, base="b" * 64, version="1")
 PATIENCE = Patience(meet_s=20, first_s=20, least_s=1, gone_s=0.3, factor=1)
@@ -181,6 +184,65 @@ def test_who_hears_less_fetches_it_and_who_is_heard_by_nobody_is_left_out_by_all
     assert [p.missing for p in made[:3]] == [{3}] * 3
 
 
+SIX = [(k,) for k in range(6)]
+LIMITS = Limits(max_collision=0.0, negotiated=True, cast="broadcast", radio=Radio(), sizes=(10,), solver="agnes")
+
+
+def dense(k: int, count: int) -> Facts:
+    """A quarter of all positions; every link is good, those of near ids best."""
+    gains = {j: 1e-6 / abs(j - k) for j in range(count) if j != k}
+    public = {"density": np.full(1, 0.25, dtype=np.float32)}
+    return Facts(id=k, public=public, columns={"control": 9}, payload_bits=800, gains=gains)
+
+
+def formed(made: list[Peer], count: int, after: Callable[[int], Any] = lambda k: None) -> list[Formed]:
+    def one(p: Peer) -> Formed:
+        everybody = p.share({p.book.me: dense(p.book.me, count)}, T)
+        after(p.book.me)
+        return p.form(talk(everybody, LIMITS), T)
+
+    return together([lambda p=p: one(p) for p in made])
+
+
+def test_clusters_form_over_connections_as_in_one_process_and_the_bytes_are_the_same(air: Ether) -> None:
+    made = met(in_air(6))
+    found = formed(made, 6)
+    forming = talk({k: dense(k, 6) for k in range(6)}, LIMITS)
+    here = InProcess(6).form(forming, T)
+    assert here.clusters == ((0, 1, 2, 3), (4, 5)) == arrange({k: dense(k, 6) for k in range(6)}, SIX, LIMITS)
+    assert [f.clusters for f in found] == [here.clusters] * 6
+    assert {k: n for f in found for k, n in f.told.items()} == dict(here.told)
+    assert {k: n for f in found for k, n in f.framing.items()} == dict(here.framing)
+    assert all(isinstance(p, Engine) and p.missing == set() for p in made)
+    sent = [[t.predicted for t in p.traffic.values()] for p in made]
+    assert all(9 < n <= 9 + here.told[k] for k, one in enumerate(sent) for n in one)  # not all is for everybody
+
+
+def test_who_falls_silent_while_clusters_form_is_alone_and_the_others_belong_together(air: Ether) -> None:
+    made = met(in_air(5, patience=replace(ether.PATIENCE, least_s=1.0)))
+    turns = [0]
+
+    def lost(src: int, dst: int, data: bytes) -> bool:
+        kind = Kind(data[5])
+        turns[0] += src == 4 and kind is Kind.TALK
+        return 4 in (src, dst) and turns[0] > 8 and kind in (Kind.TALK, Kind.OUTCOME, Kind.ASK)  # in its third turn
+
+    air.lost = lost
+    found = formed(made, 5)
+    assert [f.clusters for f in found[:4]] == [((0, 1, 2, 3), (4,))] * 4
+    assert found[4].clusters == ((0,), (1,), (2,), (3,), (4,))  # all it knows
+    assert [p.missing for p in made[:4]] == [{4}] * 4
+
+
+def test_a_device_without_a_connection_to_some_has_their_clusters_too(air: Ether) -> None:
+    air.apart = {frozenset((0, 3)), frozenset((1, 3)), frozenset((0, 2))}
+    made = in_air(4, patience=replace(ether.PATIENCE, meet_s=0.2))
+    together([p.meet for p in made])
+    found = formed(made, 4)
+    assert [f.clusters for f in found] == [found[0].clusters] * 4
+    assert found[0].clusters in (((0, 1), (2, 3)), ((0,), (1, 2), (3,)))  # nobody is with whom it does not reach
+
+
 def test_one_that_claims_to_be_far_ahead_is_not_followed_and_two_are(air: Ether) -> None:
     made = in_air(4, last=Stage(1, 9))
     made[3].begin(Stage(0, 7))  # it lies
@@ -269,22 +331,6 @@ def test_computing_happens_here_and_in_order(peers: Callable[..., list[Peer]]) -
     (a,) = peers(1)
     assert a.map(lambda item, more: item + more, {2: 5, 0: 1}, 10) == {0: 11, 2: 15}
     assert a.hosted == (0,)
-
-
-@pytest.mark.parametrize(
-    ("mine", "theirs", "said"),
-    [
-        (b'{"a": {"b": 1}, "c": 2}', b'{"a": {"b": 3}, "c": 2}', "a.b is 1 here and 3 there"),
-        (b'{"a": 1}', b"{}", "a is 1 here and absent there"),
-        (b"{}", b"{}", "nothing differs that is told"),
-        (b"{}", b"\xff", "its settings cannot be read"),
-        (b"{}", b"[" * 100_000, "its settings cannot be read"),
-        (b"{}", b'{"a": 1, "b": 2, "c": 3, "d": 4}', "a is absent here and 1 there, b is absent here and 2 there, "
-         "c is absent here and 3 there, and 1 more"),
-    ],
-)  # fmt: skip
-def test_differences_in_words(mine: bytes, theirs: bytes, said: str) -> None:
-    assert difference(mine, theirs) == said
 
 
 def test_a_device_whose_others_have_ended_over_the_difference_ends_too(peers: Callable[..., list[Peer]]) -> None:

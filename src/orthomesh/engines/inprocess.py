@@ -11,7 +11,9 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from ..types import Envelope, Facts, Message, Phase, Round
+from ..exchange.framing import talk_bytes
+from ..topology.conversation import converse
+from ..types import Envelope, Facts, Formed, Forming, Message, Phase, Round
 
 Y = TypeVar("Y")
 
@@ -54,6 +56,14 @@ class InProcess:
     def share(self, facts: Mapping[int, Facts], t: Round) -> dict[int, Facts]:
         """Everybody's facts are already here."""
         return {k: facts[k] for k in sorted(facts)}
+
+    def form(self, forming: Forming, t: Round) -> Formed:
+        """The talk of all, in turns."""
+        ended = converse(forming.leaves, forming.price, t.index)
+        others = len(forming.leaves) - 1
+        return Formed(
+            ended.clusters, ended.told, {k: talk_bytes(ended.turns, n, others) for k, n in ended.copies.items()}
+        )
 
     def exchange(self, outbox: Sequence[Message], phase: Phase, t: Round) -> dict[int, list[Envelope]]:
         """One envelope per edge, in order of sender; empty where no message covers the edge."""

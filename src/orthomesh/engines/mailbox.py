@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from ..exchange.payload import decode
 from .gathering import OPEN, Known, digest, pack_known
+from .talking import read_outcome, read_turn
 from .wire import HEAD_BYTES, MAX_BODY, Kind, Letter, Refusal, Refused, Stage, unpack, unpack_facts
 
 SWELL = 8
@@ -31,7 +32,7 @@ NOBODY = -1
 """In place of a device, for what is refused before anybody knows whose it is."""
 _REPLY = struct.Struct("<BBI")
 TAKEN = 0
-TOLD = (Kind.FACTS,)
+TOLD = (Kind.FACTS, Kind.OUTCOME)
 """What all tell all, and ask others about where it has not come."""
 
 
@@ -188,7 +189,7 @@ class Mailbox:
             if self._held[slot][0] == body:
                 return  # sent again because the acknowledgement was lost
             raise Refused(Refusal.REPLAYED, "another one with the same place was there before")
-        self._check(src, letter)
+        self.check(letter.kind, src, letter.stage, letter.body)
         for old in sorted({s.stage for s in self._held if s.src == src and s.stage > self.stage})[:-1]:
             self._drop(lambda s, old=old: s.src == src and s.stage == old)  # type: ignore[misc]
         waiting = [b for s, (b, _) in self._held.items() if s.src == src]
@@ -197,17 +198,21 @@ class Mailbox:
             raise Refused(Refusal.OVERSIZED, f"{size} bytes of one device would be waiting here")
         self._held[slot] = body, time.monotonic()
 
-    def _check(self, src: int, letter: Letter) -> None:
-        """That a body can be read, within memory."""
-        if letter.kind is Kind.FACTS:
-            unpack_facts(letter.body, src, SWELL * self.max_body)
-        elif letter.kind is Kind.PARCEL:
+    def check(self, kind: Kind, src: int, stage: Stage, body: bytes) -> None:
+        """That a body can be read, within memory; raises if not."""
+        if kind is Kind.FACTS:
+            unpack_facts(body, src, SWELL * self.max_body)
+        elif kind is Kind.TALK:
+            read_turn(body, src, self.me, stage.round)
+        elif kind is Kind.OUTCOME:
+            read_outcome(body, src, stage.round)
+        elif kind is Kind.PARCEL:
             try:
-                decode(letter.body, SWELL * self.max_body)
+                decode(body, SWELL * self.max_body)
             except ValueError as error:
                 raise Refused(Refusal.MALFORMED, str(error)) from None
-        elif letter.body:
-            raise Refused(Refusal.MALFORMED, f"a message of kind {letter.kind.name} has no body")
+        elif body:
+            raise Refused(Refusal.MALFORMED, f"a message of kind {kind.name} has no body")
 
     def _greeted(self, src: int, letter: Letter) -> None:
         """A device says who it is: it takes part if it runs the same."""

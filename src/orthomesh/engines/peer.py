@@ -7,7 +7,6 @@ wait ends with the last word of the others and not with a clock. A device that i
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -16,12 +15,17 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from ..exchange.framing import ANSWER_BYTES, LETTER_BYTES
-from ..types import Edge, Envelope, Facts, Message, Phase, Round
+from ..exchange.framing import ANSWER_BYTES, LETTER_BYTES, talk_bytes
+from ..topology.conversation import Talk, begin, hear, is_over, mutual, outcome, spoken
+from ..topology.messages import Message as Talked
+from ..topology.messages import encode
+from ..types import Edge, Envelope, Facts, Formed, Forming, Message, Phase, Round
 from .deadlines import SMALLEST_PROBE, Pace, Patience
+from .differing import difference
 from .gathering import CLOSED, OPEN, WAITED, Known, common, compare, digest, read_known
 from .links import Book, Links
 from .mailbox import SWELL, TAKEN, Mailbox, Slot, Terms, hello, read_answer
+from .talking import pack_turn, read_outcome, read_turn
 from .wire import (
     HEAD_BYTES,
     MAX_METHODS,
@@ -73,6 +77,7 @@ class Peer:
     missing: set[int] = field(default_factory=set)
     _phase: int = 0
     _bits: dict[int, int] = field(default_factory=dict)
+    _steps: int = 1
 
     def __post_init__(self) -> None:
         others, me = len(self.book.names) - 1, self.book.me
@@ -172,21 +177,28 @@ class Peer:
             self.pace.saw_wait(slot.src, took)
         for slot in self._silent(wanted.keys() - came.keys()):
             self.pace.missed_facts(slot.src, wanted[slot])
-        bodies = self._agree(Kind.FACTS, {me: body, **{s.src: b for s, (b, _) in came.items() if b}})
+        told = {me: body, **{s.src: b for s, (b, _) in came.items() if b}}
+        bodies = self._agree(Kind.FACTS, told, len(self.book.names))
         self._idle_since = time.monotonic()
         everybody = {k: mine if k == me else self._read(k, bodies[k]) for k in sorted(bodies)}
         self._bits = {k: f.payload_bits for k, f in everybody.items()}
+        self._steps = (
+            len(everybody) if any(not f.gains.get(k, 1.0) for f in everybody.values() for k in everybody) else 1
+        )
         self.missing |= set(others) - everybody.keys()
         return everybody
 
     def _read(self, src: int, body: bytes) -> Facts:
         return unpack_facts(body, src, SWELL * self.book.max_body)
 
-    def _agree(self, kind: Kind, bodies: dict[int, bytes]) -> dict[int, bytes]:
-        """Bodies as all who are there have them, by device: what is lacking is fetched, what others lack left out."""
+    def _agree(self, kind: Kind, bodies: dict[int, bytes], count: int) -> dict[int, bytes]:
+        """Bodies as all who are there have them, by device: what is lacking is fetched, what others lack left out.
+
+        Where all `count` are there, nothing is asked.
+        """
         left, me, standing, start = frozenset[int](), self.book.me, WAITED, time.monotonic()
         end = start + self.patience.least_s
-        while len(bodies) < len(self.book.names):
+        while len(bodies) < count:
             self.box.know(kind, standing, bodies)
             mine, now = {k: digest(body) for k, body in bodies.items()}, time.monotonic()
             others = [k for k in bodies if k in self.box.lives and k in self.links.alive()]
@@ -219,7 +231,7 @@ class Peer:
         body = self._ask(holder, bytes([kind]) + device.to_bytes(4, "little"))
         with suppress(Refused):
             if body:
-                self._read(device, body)
+                self.box.check(kind, device, self.box.stage, body)
                 return body
         return None
 
@@ -227,6 +239,58 @@ class Peer:
         letter = self._letter(Kind.ASK, dst, self.box.stage, 0, question)
         answer = read_answer(self.links.push(dst, pack(letter), 2.0))
         return answer.more if answer is not None and answer.code == TAKEN else None
+
+    def form(self, forming: Forming, t: Round) -> Formed:
+        """Talk with all who were met until nobody has anything to say, then tell all which cluster came of it.
+
+        Who falls silent is gone for all who wait for it, each by its own clock. Clusters are as far as their members
+        say the same, by what all who are there know of it; a device that nobody has heard of any more is alone.
+        """
+        me, stage, others = self.book.me, self.box.stage, {k for k in self.met if k in forming.leaves}
+        count, told, copies, lost = len(forming.leaves), 0, 0, set[int]()
+        gone = forming.leaves.keys() - others - {me}
+        talk = begin(me, forming.leaves, forming.price, t.index)
+        while True:
+            told += sum(len(encode(m)) for m in talk.says)
+            said = {k: spoken(talk, forming.leaves, k) for k in sorted(others)}
+            copies += sum(map(len, said.values()))
+            sent = [self._say(k, talk, said[k]) for k in said]
+            if is_over(talk, self._steps, count):
+                break
+            wanted = {Slot(Kind.TALK, stage, talk.turn, k): self.pace.arrival_s(k, 0) for k in others}
+            came = {s.src: body or b"" for s, (body, _) in self._wait(wanted, sent).items()}
+            turns = {k: turn for k in sorted(came) if (turn := read_turn(came[k], k, me, t.index)) is not None}
+            silent, alive = others - turns.keys(), self.links.alive()
+            for k in sorted(silent & alive.keys()):
+                self._send(k, Kind.TALK, b"", 0, self.patience.least_s, talk.turn + 1)
+            heard = [m for turn in turns.values() for m in turn.said]
+            talk = hear(talk, heard, gone | silent, [turn.quiet for turn in turns.values()])
+            others = {k for k, turn in turns.items() if turn.quiet <= self._steps}  # the rest have ended
+            lost, gone = lost | silent, set()
+        for k in others:  # whose last turn is acknowledged and not waited for
+            self.traffic[k].framing += ANSWER_BYTES
+        formed = self._formed(outcome(talk), forming, lost)
+        framing = talk_bytes(talk.turn, copies, len(forming.leaves) - 1)
+        return formed._replace(told={me: told + formed.told[me]}, framing={me: framing})
+
+    def _say(self, dst: int, talk: Talk, said: Sequence[Talked]) -> Future[None]:
+        """A turn to one device."""
+        size, body = sum(len(encode(m)) for m in said), pack_turn(talk.quiet, said)
+        return self._send(dst, Kind.TALK, body, size, self.pace.transfer_s(dst, len(body)), talk.turn)
+
+    def _formed(self, ended: Talked, forming: Forming, lost: Collection[int]) -> Formed:
+        """What all say they ended with, as all know it; those who were lost on the way are told, not waited for."""
+        me, stage, body = self.book.me, self.box.stage, encode(ended)
+        others = [k for k in self.met if k in forming.leaves]
+        sent = [self._send(k, Kind.OUTCOME, body, len(body), self.pace.transfer_s(k, len(body))) for k in others]
+        wanted = {Slot(Kind.OUTCOME, stage, 0, k): self.pace.arrival_s(k, 0) for k in others if k not in lost}
+        came = self._wait(wanted, sent)
+        known = {me: body, **{s.src: b for s, (b, _) in came.items() if b}}
+        bodies = self._agree(Kind.OUTCOME, known, len(forming.leaves))
+        stated = {k: read_outcome(b, k, stage.round) for k, b in bodies.items() if k in forming.leaves}
+        self.missing |= set(others) - stated.keys()
+        alone = [(k,) for k in forming.leaves.keys() - stated.keys()]
+        return Formed(tuple(sorted([*mutual(stated), *alone])), {me: len(body)}, {})
 
     def exchange(self, outbox: Sequence[Message], phase: Phase, t: Round) -> dict[int, list[Envelope]]:
         """Send what there is over own edges and take in one envelope per incoming edge, in order of sender."""
@@ -330,29 +394,3 @@ class Peer:
         """End all connections; nothing is sent any more."""
         self._couriers.shutdown(wait=True, cancel_futures=True)
         self.links.close()
-
-
-def difference(mine: bytes, theirs: bytes) -> str:
-    """What two devices do not agree on, in words, from the stories they tell of themselves: JSON of all settings.
-
-    >>> difference(b'{"train": {"steps": 5}}', b'{"train": {"steps": 9}}')
-    'train.steps is 5 here and 9 there'
-    """
-    try:
-        here, there = flat(json.loads(mine)), flat(json.loads(theirs))
-    except (ValueError, RecursionError):
-        return "its settings cannot be read"
-    apart = [k for k in sorted({*here, *there}) if here.get(k) != there.get(k)]
-    words = [f"{k} is {here.get(k, 'absent')} here and {there.get(k, 'absent')} there" for k in apart[:3]]
-    more = f", and {len(apart) - 3} more" if len(apart) > 3 else ""
-    return (", ".join(words) + more)[:600] or "nothing differs that is told"
-
-
-def flat(value: Any, place: str = "") -> dict[str, Any]:
-    """Leaves of nested mappings by dotted name."""
-    if not isinstance(value, dict):
-        return {place: value}
-    found: dict[str, Any] = {}
-    for name, inner in value.items():
-        found |= flat(inner, f"{place}.{name}" if place else str(name))
-    return found

@@ -40,7 +40,9 @@ class Kind(IntEnum):
     FACTS = 2  # of this round
     PARCEL = 3  # over one edge of a phase
     NOTHING = 4  # over this edge nothing comes: nothing was sent, or the air took it
-    ASK = 5  # whether you have heard the facts of a device I have not
+    ASK = 5  # what you have heard of what all tell all, or one of it
+    TALK = 6  # a turn of the talk in which clusters form
+    OUTCOME = 7  # the cluster I have ended in
 
 
 class Refusal(IntEnum):

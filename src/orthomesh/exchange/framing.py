@@ -21,6 +21,8 @@ ANSWER_BYTES = 95
 FACTS_BYTES, GAIN_BYTES = 30, 10
 """What facts say beside their arrays: sizes by column, and for every other device a gain."""
 LETTER_BYTES = HEAD_BYTES + QUERY_BYTES
+QUIET_BYTES, LENGTH_BYTES = 2, 2
+"""Of a turn in a talk about clusters, and of each message in it: `engines.talking`."""
 DIALLED_BYTES, TAKEN_BYTES, NAME_BYTES = 1050, 1285, 19
 """Until a connection stands: by whoever dialled, by the other; and for each device of the run."""
 GREETINGS, GREETING_BYTES = 2, 215
@@ -70,3 +72,20 @@ def framing_bytes(plan: Plan, num_devices: int, hosted: Collection[int]) -> dict
         if edge.dst in sent:
             sent[edge.dst] += ANSWER_BYTES
     return sent
+
+
+def talk_bytes(turns: int, copies: int, others: int) -> int:
+    r"""Bytes of framing of a talk about clusters: a message to each of the others in every turn, and one at the end.
+
+    .. math::  (M - 1) ((T + 1) (h + q + a + 2) + h + q + a) + 2 c
+
+    Args:
+        turns: T, after the first.
+        copies: c, messages of the protocol that were in them, to each receiver.
+        others: M - 1.
+
+    >>> talk_bytes(5, 8, 1)
+    1337
+    """
+    letter = LETTER_BYTES + ANSWER_BYTES
+    return others * ((turns + 1) * (letter + QUIET_BYTES) + letter) + LENGTH_BYTES * copies

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -13,10 +13,12 @@ from ..adapters.collision import collision_rate, mean_rate, negotiated_rate
 from ..adapters.collision_rows import expected
 from ..adapters.collision_rows import negotiated as agreed
 from ..exchange.intercluster import Link, relays
+from ..planning.problem import Limits as Bounds
 from ..planning.problem import Solver
+from ..planning.serverless import UNLIMITED, leaf_of, price
 from ..planning.solve import cluster
 from ..topology.clustering_instance import Instance
-from ..types import Array, Edge, Facts, Phase
+from ..types import Array, Edge, Facts, Forming, Phase
 from ..wireless.access import turn_radio
 from ..wireless.link import Radio, max_power_w
 from ..wireless.power import broadcast_power_w, required_power_w, unicast_powers_w
@@ -51,7 +53,8 @@ def arrange(facts: Mapping[int, Facts], units: Iterable[Members], limits: Limits
     """Clusters within the limits of problem (11), step 1 of IV-C; fewest, then least joint collision rate (R10).
 
     Clusters that are formed stay. Whoever has none joins the one that keeps the limits with the lowest joint
-    collision rate, then the least power; those that none can take cluster among themselves, by `limits.solver`.
+    collision rate, then the least power; those that none can take cluster among themselves, by `limits.solver`. Where
+    devices have talked about it, what they agreed on holds, and who has not is alone.
 
     Args:
         facts: `density`, payload and gains of every device; `cluster` of those that have one, with `seed` where
@@ -62,6 +65,9 @@ def arrange(facts: Mapping[int, Facts], units: Iterable[Members], limits: Limits
     Returns:
         A partition of the devices.
     """
+    if any(f.agreed for f in facts.values()):
+        told = {k: set(f.agreed) & facts.keys() | {k} for k, f in facts.items() if "cluster" not in f.public}
+        return tuple(sorted([*formed(facts), *_mutual(told)]))
     holder = _holders(facts, units := tuple(units))
 
     def key(members: Members) -> tuple[float, float] | None:
@@ -126,13 +132,34 @@ def _undivided_w(device: Facts, members: Members, limits: Limits) -> float:
 
 def formed(facts: Mapping[int, Facts]) -> tuple[Members, ...]:
     """Clusters there are: two devices share one if both say so."""
-    told = {k: {int(m) for m in f.public["cluster"]} for k, f in facts.items() if "cluster" in f.public}
+    return _mutual({k: {int(m) for m in f.public["cluster"]} for k, f in facts.items() if "cluster" in f.public})
+
+
+def _mutual(told: Mapping[int, set[int]]) -> tuple[Members, ...]:
     clusters: list[set[int]] = []
     for k in sorted(told):
         mine = {k, *(m for m in told[k] if k in told.get(m, ()))}
         touching = [members for members in clusters if members & mine]
         clusters = [members for members in clusters if not members & mine] + [mine.union(*touching)]
     return tuple(sorted(tuple(sorted(members)) for members in clusters))
+
+
+def talk(facts: Mapping[int, Facts], limits: Limits) -> Forming:
+    """The devices and the price of a union as the protocol without a server takes them; links to each other only.
+
+    Args:
+        facts: `density`, payload and gains of every device.
+        limits: S_max, transmission, radio budget; its solver does not matter.
+
+    Returns:
+        What they talk about.
+    """
+    of = Bounds(
+        max_collision=limits.max_collision, cast=limits.cast, masks="negotiated" if limits.negotiated else "independent"
+    )
+    gains = {k: {j: f.gains.get(j, UNLIMITED) for j in facts if j != k} for k, f in facts.items()}
+    leaves = {k: leaf_of(replace(facts[k], gains=gains[k]), limits.radio) for k in sorted(facts)}
+    return Forming(leaves, price(of, limits.sizes, limits.radio))
 
 
 def _holders(facts: Mapping[int, Facts], units: Iterable[Members]) -> dict[int, int]:

@@ -151,6 +151,7 @@ class SparseOrthogonal:
             send=partial(telling.send, c=self),
             merge=partial(telling.merge, c=self),
             bank=partial(bank, c=self, setup=setup),
+            form=partial(telling.form, c=self, setup=setup),
         )
 
 

@@ -12,10 +12,10 @@ from ..exchange.intercluster import is_due
 from ..exchange.payload import Section, decode, encode
 from ..exchange.quantise import tell
 from ..experts.bank import get, put
-from ..types import Array, Arrays, Column, DeviceState, Envelope, Facts, Message, Phase, Plan, Round
+from ..types import Array, Arrays, Column, DeviceState, Envelope, Facts, Forming, Message, Phase, Plan, Round
 from ..wireless.link import max_power_w
 from .agreement import agree, offer
-from .clusters import Limits, agreement, arrange, exchange_phases, power_w
+from .clusters import Limits, agreement, arrange, exchange_phases, power_w, talk
 from .coding import coded, is_coded, opened, payload_bits, record
 from .parts import change, fixed_bits, holds, keep_record, member_parts, shape, unpack, values
 from .pooling import averaged, groups
@@ -68,13 +68,13 @@ def describe(device: DeviceState, t: Round, c: SparseOrthogonal) -> Facts:
     return Facts(id=device.id, public=public, columns=told.columns, payload_bits=size)
 
 
-def plan(facts: Mapping[int, Facts], t: Round, c: SparseOrthogonal, setup: Setup) -> Plan:
-    """Steps 1-4 of IV-C: cluster once, agree on masks, exchange inside clusters, hand records on between them."""
+def _limits(c: SparseOrthogonal, setup: Setup) -> Limits:
+    """What a cluster must keep to."""
     from ..models.base import load_base  # late: the command line reads methods for their settings
 
-    base = load_base(setup.model)
-    sizes = merged(np.array(base.layout.expansion_sizes), spans(base.layout.names, c.level))
-    limits = Limits(
+    layout = load_base(setup.model).layout
+    sizes = merged(np.array(layout.expansion_sizes), spans(layout.names, c.level))
+    return Limits(
         max_collision=c.max_collision,
         negotiated=c.masks == "negotiated",
         cast=c.cast,
@@ -82,6 +82,26 @@ def plan(facts: Mapping[int, Facts], t: Round, c: SparseOrthogonal, setup: Setup
         sizes=tuple(sizes.tolist()),
         solver=c.clustering,
     )
+
+
+def form(facts: Mapping[int, Facts], t: Round, c: SparseOrthogonal, setup: Setup) -> Forming | None:
+    """Who finds its cluster by the protocol without a server: all, once, where its result is what `plan` would find.
+
+    It is for greedy mergers of single devices, each with a band of its own. The other solvers search among whole
+    partitions, which nobody who sees only neighbours can; groups of R11 are found from all task codes; with turns a
+    price needs the radio of a whole cluster. Who comes when clusters are there is given a place by `plan`.
+    """
+    alone = c.clustering == "agnes" and c.pool is None and setup.radio.access == "dedicated"
+    if not alone or any("cluster" in f.public for f in facts.values()):
+        return None
+    return talk(facts, _limits(c, setup))
+
+
+def plan(facts: Mapping[int, Facts], t: Round, c: SparseOrthogonal, setup: Setup) -> Plan:
+    """Steps 1-4 of IV-C: cluster once, agree on masks, exchange inside clusters, hand records on between them."""
+    from ..models.base import load_base  # late: the command line reads methods for their settings
+
+    base, limits = load_base(setup.model), _limits(c, setup)
     new = {k: facts[k] for k in sorted(facts) if "cluster" not in facts[k].public}
     units: tuple[tuple[int, ...], ...] = tuple((k,) for k in new)
     if c.pool is not None:

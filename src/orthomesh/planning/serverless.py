@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from functools import partial
 
 import numpy as np
@@ -15,6 +16,9 @@ from ..types import Facts
 from ..wireless.link import Radio, max_power_w
 from ..wireless.power import broadcast_power_w, required_power_w, unicast_powers_w
 from .problem import Limits
+
+UNLIMITED = sys.float_info.max
+"""Gain of a link that nothing is known to limit; what is told is finite."""
 
 
 def price(limits: Limits, sizes: tuple[int, ...], radio: Radio) -> Price:
@@ -47,7 +51,8 @@ def _price(
 
 def _needed_w(leaf: Leaf, leaves: tuple[Leaf, ...], limits: Limits, radio: Radio) -> float:
     to = dict(leaf.links)
-    gains = [to[other.id] for other in leaves if other.id != leaf.id]
+    told = [to[other.id] for other in leaves if other.id != leaf.id]
+    gains = [math.inf if gain == UNLIMITED else gain for gain in told]
     if limits.cast == "broadcast":
         return broadcast_power_w(leaf.payload_bits, gains, radio)
     undivided_w = math.fsum(required_power_w(leaf.payload_bits, gain, 1, radio) for gain in gains)

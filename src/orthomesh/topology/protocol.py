@@ -9,6 +9,7 @@ chance: whoever drives it brings them as events (`Received`, `Tick` at `wake_s`,
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -48,8 +49,8 @@ class Depart(NamedTuple):
 Event = Received | Tick | Down | Up | Depart
 
 
-def start(leaf: Leaf, rules: Rules, epoch: int, now_s: float) -> tuple[State, Out]:
-    """A device that knows whom it can reach, alone in its cluster, and its first HELLO.
+def start(leaf: Leaf, rules: Rules, epoch: int, now_s: float, known: Iterable[Leaf] | None = None) -> tuple[State, Out]:
+    """A device that knows whom it can reach, alone in its cluster, and what it says first.
 
     A new epoch clusters everybody anew: start again with a higher number. Messages of other epochs are ignored.
 
@@ -58,15 +59,20 @@ def start(leaf: Leaf, rules: Rules, epoch: int, now_s: float) -> tuple[State, Ou
         rules: price of a union, times.
         epoch: which clustering this is, >= 0.
         now_s: any clock that never goes back, s.
+        known: all that are linked with it, where each has told its leaf to all others already and knows that they
+            have it; none: nobody is known, so HELLO comes first.
 
     Raises:
-        ValueError: a leaf that cannot be told.
+        ValueError: a leaf that cannot be told, or a link to a device that is not known.
     """
     check_leaf(leaf)
-    alone = Cluster(0, (leaf.id,))
+    heard = {one.id: Peer(one, frozenset(j for j, _ in one.links), 1, 1) for one in known or ()}
+    if known is not None and (strange := {j for j, _ in leaf.links} - heard.keys()):
+        raise ValueError(f"device {leaf.id}: nothing is known of its neighbours {sorted(strange)}")
+    seen = {k: Cluster(0, (k,)) for k in (leaf.id, *heard)}
     state = State(
-        rules=rules, epoch=epoch, leaf=leaf, cluster=alone, peers={}, seen={leaf.id: alone}, offers={}, wooed={},
-        untold={}, changed_s=now_s, hello=Timer(now_s), owes=True,
+        rules=rules, epoch=epoch, leaf=leaf, cluster=seen[leaf.id], peers=heard, seen=seen, offers={}, wooed={},
+        untold={}, changed_s=now_s, hello=Timer(now_s) if known is None else OFF, owes=known is None,
     )  # fmt: skip
     return _transmit(_settle(state, now_s), now_s)
 
