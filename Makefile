@@ -6,6 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_WAIT_POLICY := PASSIVE
 export HF_HUB_DISABLE_TELEMETRY := 1
+# else each worker of the tests, and each process that a test starts, compiles everything again
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: run smoke test check bench wheel clean
 
@@ -16,7 +18,7 @@ smoke: $(VENV)/ready
 	$(BIN)/orthomesh run smoke
 
 test: $(VENV)/ready
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: $(VENV)/ready
 	$(BIN)/ruff format --check .
