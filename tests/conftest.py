@@ -33,8 +33,6 @@ settings.register_profile("house", deadline=None, max_examples=40, suppress_heal
 settings.load_profile("house")
 
 
-
-
 def pytest_collection_finish() -> None:
     """What was imported stays; a collector that walks over it again and again takes a tenth of the time."""
     gc.collect()
