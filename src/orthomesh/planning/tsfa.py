@@ -48,7 +48,9 @@ class Decision:
     latency_s: float
 
 
-def band_needed_hz(rate_bps: Num[np.ndarray, "*shape"], snr_hz: Num[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+def band_needed_hz(
+    rate_bps: Num[np.ndarray, "*shape"], snr_hz: Num[np.ndarray, "*shape"]
+) -> Float[np.ndarray, "*shape"]:
     r"""Least band that carries a rate at full power.
 
     .. math::  R = w \log_2(1 + g / w) \iff w = g / x, \quad x = -1 - W_{-1}(-c e^{-c}) / c, \quad c = R \ln 2 / g
