@@ -60,6 +60,8 @@ class Evaluate:
     """Devices examined on the way; in the end all are."""
     scorer: Literal["own", "lm-eval"] = "own"
     """Who scores answers that are chosen or written out: ourselves, or lm-evaluation-harness (extra `eval`)."""
+    answer_tokens: Annotated[int, Field(ge=1)] = 400
+    """Tokens that are written at most where an answer is checked by what it says."""
 
 
 @settings(frozen=True, kw_only=True, config=STRICT)
@@ -238,8 +240,15 @@ def exam_of(x: Experiment, setup: Setup, *, final: bool) -> Exam:
     tasks = tuple(dict.fromkeys(setup.assignment))
     owners = tuple((t, tuple(k for k, mine in enumerate(setup.assignment) if mine == t)) for t in tasks)
     limit = x.tasks.test_examples if final else min(x.evaluate.prompts, x.tasks.test_examples)
-    harness = x.evaluate.scorer == "lm-eval"
-    return Exam(model=x.model, tasks=x.tasks, seed=x.seed, limit=limit, owners=owners, harness=harness)
+    return Exam(
+        model=x.model,
+        tasks=x.tasks,
+        seed=x.seed,
+        limit=limit,
+        owners=owners,
+        harness=x.evaluate.scorer == "lm-eval",
+        longest=x.evaluate.answer_tokens,
+    )
 
 
 def check(x: Experiment) -> list[str]:

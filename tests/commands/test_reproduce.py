@@ -9,6 +9,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from orthomesh.cli import app
+from orthomesh.experiment import Experiment
+from orthomesh.presets import from_plain, read_yaml
 from orthomesh.reproduction.runs import claimed
 
 FEW = [
@@ -76,3 +78,41 @@ def test_mistakes_end_in_a_sentence(words: list[str], sentence: str, tmp_path: P
     assert result.exit_code == 2
     assert sentence in result.output
     assert "Traceback" not in result.output
+
+
+HUB = {
+    "boolq/train": {"question": "is ice cold", "passage": "Ice.", "answer": True},
+    "boolq/validation": {"question": "is fire cold", "passage": "Fire.", "answer": False},
+    "gsm8k/train": {"question": "1+1?", "answer": "1+1=<<1+1=2>>2\n#### 2"},
+    "gsm8k/test": {"question": "1+2?", "answer": "1+2=<<1+2=3>>3\n#### 3"},
+    "mbpp/train": {
+        "task_id": 601, "text": "Give 1.", "code": "def f():\r\n return 1", "test_list": ["assert f() == 1"],
+        "test_setup_code": "", "challenge_test_list": [],
+    },
+    "humaneval/test": {
+        "task_id": "HumanEval/0", "prompt": "def one():\n", "canonical_solution": "    return 1\n",
+        "test": "def check(f):\n    assert f() == 1", "entry_point": "one",
+    },
+}  # fmt: skip
+"""Rows of the paper's data sets as the hub has them."""
+
+
+def test_the_papers_scale_lacks_only_the_weights(tmp_path: Path) -> None:
+    """Its settings but for their numbers, its data sets in their own columns, on a model of Qwen2.5's shape."""
+    for name, row in HUB.items():
+        place = tmp_path / "data" / f"{name}.jsonl"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text((json.dumps(row) + "\n") * 8)
+    few = ("rounds=1", "train.steps=1", "train.batch_size=2", "train.accumulate=1", "tasks.train_examples=2")
+    words = ("table2", "--scale", "paper", "--model", "embedded", "--data", str(tmp_path / "data"), "--seeds", "1")
+    asked = (*words, "--tasks", "boolq,gsm8k,humaneval", "--only", "orthomesh,gossip", "--out", str(tmp_path / "out"))
+    small = (*few, "tasks.test_examples=1", "model.max_length=64", "evaluate.answer_tokens=3", "evaluate.scorer=own")
+    result = reproduce(*asked, *(word for one in small for word in ("-s", one)))
+    assert result.exit_code == 0, result.output
+    assert "answers are scored by our own scorer, which stands in for lm-evaluation-harness" in result.output
+    x: Experiment = from_plain(read_yaml(tmp_path / "out" / "seed0" / "config.yaml"), "x")
+    assert (x.devices, x.model.rank, x.model.dtype, x.train.schedule) == (10, 32, "bfloat16", "cosine")
+    summary = json.loads((tmp_path / "out" / "seed0" / "summary.json").read_text())
+    assert summary["tasks"] == ["boolq", "gsm8k", "humaneval"]
+    assert set(summary["methods"]) == {"base", "orthomesh", "gossip"}
+    assert all(set(m["accuracy"]) == set(summary["tasks"]) for m in summary["methods"].values())

@@ -269,5 +269,5 @@ def test_an_answer_that_is_none_is_counted_as_wrong(tmp_path: Path, monkeypatch:
     tasks = TaskSettings(names=("sums",), data=str(tmp_path))
     exam = Exam(model=ModelSettings(), tasks=tasks, seed=0, limit=3, owners=(("sums", (0,)),))
     said = iter(["it is 2", "no idea", "3"])
-    monkeypatch.setattr("orthomesh.models.answer.write", lambda base, row: next(said))
+    monkeypatch.setattr("orthomesh.models.answer.write", lambda base, row, longest: next(said))
     assert sit((ME, ("sums",)), no_bank, exam) == {"sums": Score(3, 1, -1, 0, 1)}

@@ -9,6 +9,7 @@ NumPy's distributions, and no sum whose order is left to NumPy.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from typing import Literal, get_args
@@ -24,6 +25,8 @@ BLOCK = 8192
 """Points of the polar method worked on at a time, so that they stay in cache; changes no bit."""
 ENTRIES = 2**19
 """Most entries of equally wide layers made orthonormal together; changes no bit."""
+KEPT = 16
+"""Projections that are kept: whoever answers asks for those of all experts again and again."""
 LN_2 = 0.6931471805599453
 SQRT_HALF = 0.7071067811865476
 
@@ -54,6 +57,11 @@ def projection(seed: int, layout: Layout, kind: Kind = "orthonormal") -> Float[n
     """
     if kind not in get_args(Kind):
         raise ValueError(f"kind {kind!r} of a projection is unknown; known are {', '.join(get_args(Kind))}")
+    return _drawn(seed, layout, kind).copy()
+
+
+@functools.lru_cache(maxsize=KEPT)
+def _drawn(seed: int, layout: Layout, kind: Kind) -> Float[np.ndarray, " rk"]:
     flat = np.empty(layout.num_projection, dtype=np.float32)
     matrices = matrices_a(flat, layout)
     for layers in _batches(layout):

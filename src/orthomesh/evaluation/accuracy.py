@@ -21,7 +21,7 @@ ONCE = ("nearest", "discriminant")
 
 class Exam(NamedTuple):
     """What is asked. limit: prompts a task, at most. owners: devices that have each task, by name. harness: whether
-    lm-evaluation-harness scores the answers."""
+    lm-evaluation-harness scores the answers. longest: tokens that are written at most."""
 
     model: ModelSettings
     tasks: TaskSettings
@@ -29,6 +29,7 @@ class Exam(NamedTuple):
     limit: int
     owners: tuple[tuple[str, tuple[int, ...]], ...]
     harness: bool = False
+    longest: int = 400
 
 
 class Score(NamedTuple):
@@ -76,7 +77,7 @@ def sit(job: tuple[DeviceState, tuple[str, ...]], bank: Callable[[DeviceState], 
     for task in tasks:
         rows = test_rows(exam, task)[: exam.limit]
         texts = test_set(exam.tasks, task, exam.seed)[: exam.limit] if exam.harness else None
-        given = answer(base, experts, rows, texts)
+        given = answer(base, experts, rows, texts, exam.longest)
         routed = int(np.isin(given.chosen, owners[task]).sum()) if experts.choice in ONCE else -1
         said = {n: judge(rows[n].check, text) for n, text in given.written.items()}
         right = int(given.right.sum()) + sum(verdict == "right" for verdict in said.values())

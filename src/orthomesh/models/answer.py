@@ -26,7 +26,7 @@ from .tokens import Row, collate, logits_before_targets
 from .whole import wearing
 
 LONGEST_ANSWER = 400
-"""Tokens that are written at most where an answer is checked by what it says."""
+"""Tokens that are written at most where an answer is checked by what it says, if nobody says how many."""
 BATCH = 64
 """Rows a forward pass reads at a time when nothing is trained."""
 SHARED = 16
@@ -62,7 +62,13 @@ def _means(base: Base, rows: Sequence[Row], points: Sequence[str]) -> Float[np.n
     return np.concatenate(parts)
 
 
-def answer(base: Base, bank: Bank, rows: Sequence[Row], examples: Sequence[Example] | None = None) -> Answers:
+def answer(
+    base: Base,
+    bank: Bank,
+    rows: Sequence[Row],
+    examples: Sequence[Example] | None = None,
+    longest: int = LONGEST_ANSWER,
+) -> Answers:
     """Answer every row with the bank and score it.
 
     A row with choices is right if its target is the likeliest of them, one without if greedy decoding would
@@ -75,6 +81,7 @@ def answer(base: Base, bank: Bank, rows: Sequence[Row], examples: Sequence[Examp
         rows: prompts with targets.
         examples: the same in text, for lm-evaluation-harness to score what it can; none: it is not asked. Rows that two
             experts share are beyond it.
+        longest: tokens that are written at most.
 
     Returns:
         Which rows were right, and who answered.
@@ -88,17 +95,17 @@ def answer(base: Base, bank: Bank, rows: Sequence[Row], examples: Sequence[Examp
             right[group] = answer_shared(base, bank, picked, ready)
         else:
             with ready:
-                told = score(base, [examples[int(n)] for n in group], LONGEST_ANSWER) if examples is not None else None
-                right[group], said = _scored(base, picked, told)
+                told = None if examples is None else score(base, [examples[int(n)] for n in group], longest)
+                right[group], said = _scored(base, picked, told, longest)
                 written |= {int(group[n]): text for n, text in said.items()}
         chosen[group] = owners
     return Answers(right, chosen, written)
 
 
-def _scored(base: Base, rows: Sequence[Row], told: Scored | None) -> tuple[Array, dict[int, str]]:
+def _scored(base: Base, rows: Sequence[Row], told: Scored | None, longest: int) -> tuple[Array, dict[int, str]]:
     """Which rows are right, and what is written for those with a check, told by the harness or found by ourselves."""
     if told is None:
-        return _score(base, rows), {n: write(base, row) for n, row in enumerate(rows) if row.check}
+        return _score(base, rows), {n: write(base, row, longest) for n, row in enumerate(rows) if row.check}
     right = np.zeros(len(rows), dtype=bool)
     rest = [n for n in range(len(rows)) if n not in told.right and n not in told.written]
     right[rest] = _score(base, [rows[n] for n in rest])
@@ -107,15 +114,16 @@ def _scored(base: Base, rows: Sequence[Row], told: Scored | None) -> tuple[Array
 
 
 @torch.no_grad()
-def write(base: Base, row: Row) -> str:
+def write(base: Base, row: Row, longest: int = LONGEST_ANSWER) -> str:
     """What follows a prompt, token by token the likeliest, until the end token or the context is full.
 
     Args:
         base: the model, as it is worn.
-        row: its prompt is read; the longest answer is what the context leaves, at most `LONGEST_ANSWER` tokens.
+        row: its prompt is read.
+        longest: tokens at most, and no more than the context leaves.
     """
     ids = torch.tensor([row.prompt], device=base.device)
-    room = min(LONGEST_ANSWER, base.max_length - len(row.prompt))
+    room = min(longest, base.max_length - len(row.prompt))
     made: list[int] = []
     read = base.model(input_ids=ids, use_cache=True)
     while len(made) < room:

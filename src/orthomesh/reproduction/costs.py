@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..adapters.projection import KEPT
 from ..evaluation.accuracy import no_bank, sit, test_rows
 from ..evaluation.record import Journal
 from ..experiment import Experiment, exam_of
@@ -42,7 +43,8 @@ class Cost:
 
 
 def memory(x: Experiment) -> int:
-    """Bytes a run holds at once: the model in every process, what training one device keeps, and all devices' states.
+    """Bytes a run holds at once: the model in every process with the projections it keeps, what training one device
+    keeps, and all devices' states.
 
     Training keeps, for every token of the part of a batch that is read at once, about 18 vectors of the model's width
     in each block (34 with feed-forward layers four times as wide) in 4 bytes, or two with `checkpointing`.
@@ -60,7 +62,8 @@ def memory(x: Experiment) -> int:
     if any(_is_full(m) for m in x.methods.values()):
         states = max(states, memory_bytes(size.parameters, devices))
     processes = min(x.workers, devices) + 1
-    return processes * (size.parameters * each + activations // 2) + activations // 2 + states
+    projections = 4 * size.projection * min(KEPT, devices)
+    return processes * (size.parameters * each + projections + activations // 2) + activations // 2 + states
 
 
 def disk(x: Experiment) -> int:
@@ -147,7 +150,8 @@ def check_memory(x: Experiment, there: int | None = None) -> None:
         size = size_of(x.model)
         raise ValueError(
             f"{x.model.source} has {size.parameters:,} parameters; this run would hold about {needed / 2**30:.1f} GiB "
-            f"at once and this machine has {there / 2**30:.1f} GiB. {_smaller(x)}"
+            f"at once and leave {disk(x) / 2**30:.1f} GiB on disk; this machine has {there / 2**30:.1f} GiB of memory. "
+            f"{_smaller(x)}"
         )
 
 
