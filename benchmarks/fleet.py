@@ -129,7 +129,7 @@ class Fleet:
 
     def said(self, device: int) -> str:
         """All a device has said, over all its lives."""
-        return self.log(device).read_text() if self.log(device).exists() else ""
+        return self.log(device).read_text() if self.log(device).is_file() else ""
 
     def signal(self, device: int, which: int) -> None:
         """SIGKILL, SIGSTOP or SIGCONT."""
@@ -230,7 +230,8 @@ def _peer(file: str, log: str, at: str, how: int, pause_s: float) -> None:
     try:
         cli.main()
     finally:
-        print(f"cpu {time.process_time():.1f} s", flush=True)
+        with suppress(OSError):  # the log may be on a full disk
+            print(f"cpu {time.process_time():.1f} s", flush=True)
 
 
 def _slow(pause_s: float) -> None:
@@ -252,7 +253,10 @@ PLACES = ("meeting", "training", "facts", "facts sent", "phase 0", "phase 0 sent
 
 
 def arm(at: str, how: int) -> None:
-    """Let this process be struck by a signal at `meeting`, `/reporting`, or at ROUND/PLACE or later."""
+    """Let this process be struck by a signal at `meeting`, `/reporting`, at ROUND/PLACE or later, or at +N/PLACE.
+
+    +N: once it has gone through so many rounds of its own, whichever they are.
+    """
     from orthomesh import checkpoint, experiment, peering
     from orthomesh.engines.peer import Peer
     from orthomesh.engines.wire import Kind
@@ -276,10 +280,17 @@ def arm(at: str, how: int) -> None:
 
     def now(peer: Peer) -> bool:
         peers[:] = [peer]
-        return bool(when) and peer.box.stage.round >= int(when)
+        own = when.startswith("+")
+        return bool(when) and (len(begun) > int(when) if own else peer.box.stage.round >= int(when))
+
+    def begins(peer: Peer, stage: Any) -> bool:
+        begun.add(stage)
+        return False
 
     peers: list[Peer] = []
+    begun: set[Any] = set()
     number = int(place.split()[1]) if place.startswith("phase") else -1
+    before(Peer, "begin", begins)
     before(Peer, "meet", lambda p: place == "meeting")
     before(Peer, "map", lambda p, *_: now(p) and place == "training")
     before(Peer, "share", lambda p, *_: now(p) and place == "facts")

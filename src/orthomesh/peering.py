@@ -168,6 +168,7 @@ def live(x: Experiment, peer: Peer, status: Status, directory: Path, air: str) -
     yield from peer.box.news()
     exam = _at_hand(exam_of(x, setup, final=True))
     if not journal.has(BASE, 0) and exam.owners:
+        status.doing = "examining the base model"
         nobody = {peer.book.me: DeviceState(id=peer.book.me, own={})}
         result = examine(nobody, no_bank, exam, peer)
         yield from _kept(shelf, "the examination of the base model", partial(journal.write_exam, BASE, 0, result))

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from rich.console import Console
 from typer.testing import CliRunner
 
 from orthomesh.cli import app
+from orthomesh.commands.peer import _Line
 
 
 def test_a_run_of_one_leaves_what_a_simulation_leaves(peer_files: Callable[..., list[Path]]) -> None:
@@ -40,6 +44,18 @@ def _settings(file: Path) -> Path:
     settings["methods"] |= dict.fromkeys(("gossip", "paper", "local"))
     made.write_text(yaml.safe_dump(settings))
     return made
+
+
+def test_the_line_below_is_always_of_now() -> None:
+    told: dict[str, Any] = {"name": "pi-1", "doing": "training", "label": "ours", "round": 1, "rounds": 5}
+    line, console = _Line(lambda: told), Console(width=100, record=True, file=io.StringIO())
+    console.print(line)
+    told |= {"round": 2, "loss": 0.5, "cluster": [0, 2]}
+    console.print(line)
+    assert console.export_text().splitlines() == [
+        "pi-1: training, ours round 1 of 5, connected to 0",
+        "pi-1: training, ours round 2 of 5, loss 0.500, cluster 0+2, connected to 0",
+    ]
 
 
 def test_a_port_in_use_and_a_file_that_is_none_end_in_a_sentence(peer_files: Callable[..., list[Path]]) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import IO, cast
 
 import pytest
 import typer
+from rich.console import Console
 
-from orthomesh.commands.speech import say, sentences
+from orthomesh.commands.speech import Lasting, say, sentences
 
 
 def test_a_sentence_goes_to_standard_error_and_ends_the_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -32,6 +35,23 @@ def test_each_kind_of_failure_has_its_code(
         raise error
     assert ended.value.exit_code == code
     assert words in capsys.readouterr().err
+
+
+def test_words_that_cannot_be_written_are_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("a device that is always full")
+    with open("/dev/full", "w", buffering=1) as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        output = Lasting()
+        console = Console(file=cast(IO[str], output))
+        for _ in range(2000):  # more than any buffer holds
+            console.print("a line of the log")
+        output.let_go()
+    with open(tmp_path / "log", "w") as kept:
+        monkeypatch.setattr(sys, "stdout", kept)
+        console.print("there is room")
+        output.let_go()
+    assert (tmp_path / "log").read_text() == "there is room\n"
 
 
 def test_an_interrupted_run_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import IO, Annotated, Any, cast
 
 import typer
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from .speech import sentences
+from .speech import Lasting, sentences
 
 
 def peer(
@@ -33,7 +33,8 @@ def peer(
     from ..show import line, words
     from ..watching import served
 
-    console, begun = Console(highlight=False), time.monotonic()
+    output, begun = Lasting(), time.monotonic()
+    console = Console(highlight=False, file=cast(IO[str], output))
     with sentences():
         node, x = read_node(file)
         directory = file.parent / node.out
@@ -63,6 +64,7 @@ def peer(
         if carried := peering.carried_in_words(counted):
             console.print(f"{node.name}: {carried}", soft_wrap=True)
         console.print(f"took {words(summary['wall_s'])}, report: {directory / 'report.html'}", soft_wrap=True)
+        output.let_go()
 
 
 class _Line:

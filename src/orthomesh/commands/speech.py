@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import IO, NoReturn, cast, final
 
 import typer
 from rich.console import Console
@@ -22,8 +23,47 @@ def say(message: str, code: int) -> NoReturn:
     Raises:
         typer.Exit: always.
     """
-    Console(stderr=True, soft_wrap=True, highlight=False).print(f"orthomesh: {message}", markup=False)
+    with suppress(OSError):  # what it is written to may be full as well
+        Console(stderr=True, soft_wrap=True, highlight=False).print(f"orthomesh: {message}", markup=False)
     raise typer.Exit(code)
+
+
+@final
+class Lasting:
+    """Standard output for what must outlive it: where it is full, or whoever read it has gone, words are left out."""
+
+    encoding = "utf-8"
+
+    def write(self, text: str) -> int:
+        """Write if that can be done; the length of the text in any case."""
+        with suppress(OSError):
+            _output().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what is kept, if that can be done."""
+        with suppress(OSError):
+            _output().flush()
+
+    def isatty(self) -> bool:
+        """Whether somebody watches."""
+        return _output().isatty()
+
+    def fileno(self) -> int:
+        """Of what is written to."""
+        return _output().fileno()
+
+    def let_go(self) -> None:
+        """Write the rest or drop it, so that ending does not fail over it."""
+        try:
+            _output().flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), _output().fileno())
+
+
+def _output() -> IO[str]:
+    """Standard output as it is now, without what a live line puts before it."""
+    return cast(IO[str], getattr(sys.stdout, "rich_proxied_file", sys.stdout))
 
 
 @contextmanager

@@ -103,9 +103,9 @@ def overheard(take: Callable[[Refused], object]) -> Iterator[None]:
     try:
         yield
     finally:
+        ours, sys.stdout = sys.stdout, before
         with suppress(ValueError, OSError):
-            sys.stdout.flush()
-        sys.stdout = before
+            (ours.flush if ours is before else ours.close)()
         os.dup2(kept, 1)  # the last end to write to is gone, so that the listener ends
         listener.join(5.0)
         os.close(kept)
