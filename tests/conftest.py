@@ -16,6 +16,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 import checked
 import pytest
 from hypothesis import HealthCheck, settings
+from hypothesis.internal.constants_ast import Constants
 
 checked.install("orthomesh")
 
@@ -29,8 +30,13 @@ from orthomesh.wireless.link import Radio
 
 torch.set_num_threads(1)
 
-settings.register_profile("house", deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("house")
+# the suite decides whether work lands, so it tries the same examples every time, until somebody explores
+HOUSE = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+settings.register_profile("house", HOUSE)
+settings.register_profile("explore", HOUSE, derandomize=False, max_examples=400)
+settings.load_profile(PROFILE := os.environ.get("HYPOTHESIS_PROFILE", "house"))
+if PROFILE == "house":  # it also draws constants of all modules imported so far: one test alone would get others
+    pytest.MonkeyPatch().setattr("hypothesis.internal.conjecture.providers._get_local_constants", Constants)
 
 
 def pytest_collection_finish() -> None:
