@@ -27,14 +27,18 @@ def test_a_table_is_run_once_and_written_again(tmp_path: Path) -> None:
     words = ("table2", "--only", "gossip,orthomesh", "--seeds", "2", "--out", str(tmp_path), *FEW)
     first = reproduce(*words)
     assert first.exit_code == 0, first.output
-    assert "2 runs of 2 methods: at most about" in first.output
-    assert {p.name for p in tmp_path.iterdir()} >= {"seed0", "seed1", "table2.csv", "table2.tex", "table2.svg"}
+    assert "4 runs of 2 methods: at most about" in first.output
+    assert {p.name for p in tmp_path.iterdir()} >= {"gossip", "orthomesh", "table2.csv", "table2.tex", "table2.svg"}
     stamps = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("records/**/*.json")}
-    (tmp_path / "seed1" / "summary.json").unlink()  # as if interrupted before the end
+    (tmp_path / "gossip" / "seed1" / "summary.json").unlink()  # as if interrupted before the end
     again = reproduce(*words)
     assert again.exit_code == 0
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("records/**/*.json")} == stamps
-    assert json.loads((tmp_path / "seed1" / "summary.json").read_text())["seed"] == 1
+    assert json.loads((tmp_path / "gossip" / "seed1" / "summary.json").read_text())["seed"] == 1
+    elsewhere = ("table2", "--only", "gossip,orthomesh", "--seeds", "2", "--runs", str(tmp_path), *FEW)
+    shared = reproduce(*elsewhere, "--finished", "--out", str(tmp_path / "tables"))
+    assert "LoRA" in shared.output
+    assert (tmp_path / "tables" / "table2.csv").read_bytes() == (tmp_path / "table2.csv").read_bytes()
     other = reproduce(*words, "-s", "rounds=3")
     assert other.exit_code == 2
     assert "holds a run with other settings (rounds)" in other.output

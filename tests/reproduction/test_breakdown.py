@@ -38,21 +38,19 @@ def test_the_right_expert_is_an_owners_or_nobodys() -> None:
 
 
 def test_ends_are_the_oracle_and_the_result(done: Any) -> None:
-    (directory, x), = done.runs.items()  # fmt: skip
-    journal = Journal(directory)
-    ours = broken_down(directory, x, "orthomesh")
-    assert ours is not None
-    assert ours.stages["trained"] == journal.accuracy(ORACLE, 0)
     for label in ("orthomesh", "single", "paper"):
+        directory, x = next((d, x) for d, x in done.runs.items() if label in x.methods)
+        journal = Journal(directory)
         found = broken_down(directory, x, label)
         assert found is not None
         assert tuple(found.stages) == STAGES
+        assert found.stages["trained"] == journal.accuracy(ORACLE, 0)
         assert found.stages["given"] == journal.accuracy(label, 2)
         assert broken_down(directory, x, label) == found  # read back
 
 
 def test_a_union_averages_nothing(done: Any) -> None:
-    (directory, x), = done.runs.items()  # fmt: skip
+    directory, x = next((d, x) for d, x in done.runs.items() if "single" in x.methods)
     found = broken_down(directory, x, "single")
     assert found is not None
     assert found.stages["joined apart"] == found.stages["joined"]

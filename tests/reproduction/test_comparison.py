@@ -14,8 +14,8 @@ from orthomesh.experiment import Experiment
 from orthomesh.methods.gossip_lora import GossipLora
 from orthomesh.methods.local import Local
 from orthomesh.methods.sparse_orthogonal import SparseOrthogonal
-from orthomesh.reproduction.comparison import Compared, cells, compared, directories, write
-from orthomesh.reproduction.record import against_ours
+from orthomesh.reproduction.comparison import Compared, cells, compared, write
+from orthomesh.reproduction.record import against_ours, directories
 from orthomesh.reproduction.rows import chosen
 
 X = Experiment(rounds=3, methods={"gossip": GossipLora()})

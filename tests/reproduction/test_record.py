@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from orthomesh.experiment import Experiment
+from orthomesh.methods.gossip_lora import GossipLora
 from orthomesh.reproduction.record import Point, frontier, lines
 from orthomesh.reproduction.rows import TABLE_1
 
@@ -40,7 +42,7 @@ def test_a_row_that_no_run_has_is_left_out(tmp_path: Path) -> None:
     }  # fmt: skip
     summary = {"tasks": ["a"], "model": {"parameters": 100}, "methods": {"gossip": method}}
     (tmp_path / "summary.json").write_text(json.dumps(summary))
-    found = lines(TABLE_1, [tmp_path])
+    found = lines(TABLE_1, {tmp_path: Experiment(methods={"gossip": GossipLora()})})
     assert [(line.row.title, line.scores, line.sent, line.trained) for line in found] == [
         ("LoRA", ((25.0,),), 8.0, 3.0)
     ]

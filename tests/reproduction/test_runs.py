@@ -10,24 +10,22 @@ import pytest
 from orthomesh.experiment import Experiment
 from orthomesh.methods.gossip_lora import GossipLora
 from orthomesh.methods.local import Local
-from orthomesh.reproduction.runs import begin, broken_down, claimed, runs_apart, runs_of, there
+from orthomesh.reproduction.runs import begin, broken_down, claimed, runs_of, there
 from orthomesh.tasks.settings import TaskSettings
 
 X = Experiment(seed=5, tasks=TaskSettings(names=("zelk",)), methods={"local": Local()})
 
 
-def test_one_directory_for_each_seed_and_number_of_devices() -> None:
-    found = runs_of(X, Path("out"), 2)
-    assert [(str(d), x.seed) for d, x in found.items()] == [("out/seed5", 5), ("out/seed6", 6)]
-    many = runs_of(X, Path("out"), 1, (2, 10))
-    assert [(str(d), x.devices) for d, x in many.items()] == [("out/devices02/seed5", 2), ("out/devices10/seed5", 10)]
-
-
-def test_apart_every_method_has_a_directory_for_each_seed() -> None:
+def test_every_method_has_a_directory_for_each_seed_and_number_of_devices() -> None:
     both = replace(X, methods={"local": Local(), "gossip": GossipLora()})
-    found = runs_apart(both, Path("out"), 2)
+    found = runs_of(both, Path("out"), 2)
     assert [str(d) for d in found] == ["out/local/seed5", "out/gossip/seed5", "out/local/seed6", "out/gossip/seed6"]
     assert all(list(x.methods) == [d.parent.name] and f"seed{x.seed}" == d.name for d, x in found.items())
+    many = runs_of(X, Path("out"), 1, (2, 10))
+    assert [(str(d), x.devices) for d, x in many.items()] == [
+        ("out/devices02/local/seed5", 2),
+        ("out/devices10/local/seed5", 10),
+    ]
 
 
 def test_a_run_is_held_by_one_process_at_a_time(tmp_path: Path) -> None:

@@ -35,6 +35,9 @@ def reproduce(
         list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Any setting of the runs.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Default: reproduced/WHAT-SCALE.")] = None,
+    runs: Annotated[
+        Path | None, typer.Option(help="Where the runs are, if not in --out: tables share those they have in common.")
+    ] = None,
     cost: Annotated[bool, typer.Option("--cost", help="Say what it will cost, and stop.")] = False,
     finished: Annotated[bool, typer.Option("--finished", help="Run nothing; show what is finished.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the result.")] = False,
@@ -46,9 +49,8 @@ def reproduce(
     """
     begun, place = time.monotonic(), out or Path("reproduced") / f"{what}-{scale}"
     named = {"model.source": model, "tasks.data": data, "tasks.names": tasks and [t.strip() for t in tasks.split(",")]}
-    asked = Asked(
-        what, scale, seeds, only, {k: v for k, v in named.items() if v is not None}, counts, set_ or [], place
-    )
+    given = {k: v for k, v in named.items() if v is not None}
+    asked = Asked(what, scale, seeds, only, given, counts, set_ or [], place, runs or place)
     console = Console(highlight=False)
     with sentences():
         for one in _done(asked, console, Way(cost, finished, quiet)):
@@ -61,7 +63,7 @@ def reproduce(
 
 
 class Asked(NamedTuple):
-    """What the options say. given: settings by dotted key. place: where everything goes."""
+    """What the options say. given: settings by dotted key. place: where everything goes. runs: where the runs are."""
 
     what: str
     scale: str
@@ -71,6 +73,7 @@ class Asked(NamedTuple):
     counts: str
     overrides: list[str]
     place: Path
+    runs: Path
 
 
 class Way(NamedTuple):
@@ -106,21 +109,18 @@ def _tabled(asked: Asked, scale: Scale, counts: tuple[int, ...], console: Consol
     """Whatever trains: run it, or take what is finished, and write it."""
     from ..reproduction import comparison, outcome
     from ..reproduction.rows import chosen, methods
-    from ..reproduction.runs import runs_apart, runs_of, there
+    from ..reproduction.runs import runs_of, there
     from ..reproduction.scales import base_experiment
 
     given = {"workers": 1, **asked.given} if asked.what == "methods" else asked.given  # processes share the runs
     rows = chosen(asked.what, [label.strip() for label in asked.only.split(",") if label.strip()])
     x = base_experiment(scale, methods(rows), given, asked.overrides)
-    if asked.what == "methods":
-        runs = runs_apart(x, asked.place, asked.seeds)
-    else:
-        runs = runs_of(x, asked.place, asked.seeds, counts if asked.what == "fig4" else ())
+    runs = runs_of(x, asked.runs, asked.seeds, counts if asked.what == "fig4" else ())
     if not way.finished and not _carry_out(runs, x, console, way):
         return []
     done = there(runs)
     if not done:
-        raise ValueError(f"{asked.place} holds no finished run of these")
+        raise ValueError(f"{asked.runs} holds no finished run of these")
     if asked.what == "methods":
         return comparison.write(rows, done, asked.place)
     return outcome.write(asked.what, rows, done, asked.place)

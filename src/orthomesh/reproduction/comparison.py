@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +18,10 @@ from rich.text import Text
 from ..evaluation.record import Journal
 from ..evaluation.statistics import Interval, Paired, interval
 from ..evaluation.wording import quantity
-from ..experiment import BASE, ORACLE, Experiment
+from ..experiment import Experiment
 from . import plots
-from .outcome import Said, draw, few, frontiers, put, verdicts
-from .record import Line, against_ours, frontier, lines, points
+from .outcome import Said, draw, few, fewer, frontiers, put, verdicts
+from .record import Line, against_ours, directories, frontier, lines, points, short_of_seeds
 from .rows import OURS, Row
 from .tables import FIELDS, latex, number, p_value
 
@@ -66,13 +65,6 @@ class Compared:
         return float(np.mean(self.costs[name]))
 
 
-def directories(row: Row, runs: Mapping[Path, Experiment]) -> list[Path]:
-    """Where a row's runs are, a directory a seed; the oracle's are ours, the untouched model is in all of them."""
-    if row.label == BASE:
-        return [d for d, x in runs.items() if next(iter(x.methods)) == next(iter(next(iter(runs.values())).methods))]
-    return [d for d, x in runs.items() if (OURS if row.label == ORACLE else row.label) in x.methods]
-
-
 def compared(rows: Sequence[Row], runs: Mapping[Path, Experiment]) -> list[Compared]:
     """What finished runs of one method and seed each came to, in the order of the rows.
 
@@ -84,7 +76,7 @@ def compared(rows: Sequence[Row], runs: Mapping[Path, Experiment]) -> list[Compa
     found = []
     for row in rows:
         where = directories(row, runs)
-        line = next(iter(lines([row], where)), None) if where else None
+        line = next(iter(lines([row], runs)), None)
         if line is None:
             continue
         after = [points(Journal(d), row.label) for d in where]
@@ -196,7 +188,7 @@ def write(rows: Sequence[Row], runs: Mapping[Path, Experiment], out: Path) -> Sa
     Returns:
         Tables, sentences and paths, in the order to show them.
     """
-    short = _short(runs)
+    short = short_of_seeds(runs)
     runs = {d: x for d, x in runs.items() if next(iter(x.methods)) not in short}
     found = compared(rows, runs)
     flat, seeds = [one.line for one in found], len({x.seed for x in runs.values()})
@@ -217,14 +209,8 @@ def write(rows: Sequence[Row], runs: Mapping[Path, Experiment], out: Path) -> Sa
     curves = {row: frontier(row.label, directories(row, runs)) for row in sending}
     drawn = {"methods": plots.dots("All methods", words, measures), **frontiers(curves, out, paths)}
     notes = draw(drawn, out, paths)
-    notes += [f"left out, with fewer seeds than others: {', '.join(short)}"] if short else []
+    notes += fewer(short)
     note = (
         "at our bytes: the last examined round with no more sent than ours in the whole run; on the way few are asked"
     )
     return [terminal(told, found), *(f"note: {n}" for n in (note, *verdicts(flat), *few(seeds), *notes)), *paths]
-
-
-def _short(runs: Mapping[Path, Experiment]) -> list[str]:
-    """Labels with fewer seeds than others."""
-    count = Counter(label for x in runs.values() for label in x.methods)
-    return [label for label, n in count.items() if n < max(count.values())]

@@ -16,7 +16,7 @@ from ..experiment import ORACLE, Experiment
 from . import plots, scene, tables
 from .breakdown import CAUSES, STAGES, Breakdown
 from .printed import remarks
-from .record import Line, Point, against_ours, frontier, lines
+from .record import Line, Point, against_ours, directories, frontier, lines, short_of_seeds
 from .rows import OURS, Row
 from .runs import broken_down
 
@@ -39,9 +39,11 @@ def write(what: str, rows: Sequence[Row], runs: Mapping[Path, Experiment], out: 
 
 
 def _table(what: str, rows: Sequence[Row], runs: Mapping[Path, Experiment], out: Path) -> Said:
-    found = lines(rows, list(runs))
+    short = short_of_seeds(runs)
+    runs = {d: x for d, x in runs.items() if not set(short) & set(x.methods)}
+    found = lines(rows, runs)
     tests = against_ours(found)
-    seeds = len(runs)
+    seeds = len({x.seed for x in runs.values()})
     caption = f"{what.capitalize()} of the paper: ours over {seeds} seeds with 95 % t-intervals, and as printed"
     said: Said = [*tables.terminal(what, found, tests)]
     files = {
@@ -60,10 +62,10 @@ def _table(what: str, rows: Sequence[Row], runs: Mapping[Path, Experiment], out:
     drawn = {what: plots.dots(f"{what}, {seeds} seeds", words, measures)}
     if what == "table1":
         sending = [line.row for line in found if line.sent and line.row.settings is not None]
-        drawn |= frontiers({row: frontier(row.label, list(runs)) for row in sending}, out, paths)
+        drawn |= frontiers({row: frontier(row.label, directories(row, runs)) for row in sending}, out, paths)
         drawn |= _breakdowns(found, runs, out, paths)
     notes = draw(drawn, out, paths)
-    said += [f"note: {one}" for one in (*verdicts(found), *remarks(what), *few(seeds), *notes)]
+    said += [f"note: {one}" for one in (*verdicts(found), *remarks(what), *few(seeds), *fewer(short), *notes)]
     return [*said, *paths]
 
 
@@ -86,6 +88,11 @@ def draw(drawn: Mapping[str, scene.Scene], out: Path, paths: list[Path]) -> list
 def few(seeds: int) -> list[str]:
     """A sentence where seeds are too few."""
     return [] if seeds >= 3 else [f"{seeds} seed{'s' if seeds > 1 else ''}: intervals and tests need three at least"]
+
+
+def fewer(short: Sequence[str]) -> list[str]:
+    """A sentence where some methods have fewer seeds."""
+    return [f"left out, with fewer seeds than others: {', '.join(short)}"] if short else []
 
 
 def verdicts(found: Sequence[Line]) -> list[str]:
@@ -179,12 +186,12 @@ def _parts(each: Sequence[Breakdown], task: str) -> dict[str, float]:
 def _figure_4(rows: Sequence[Row], runs: Mapping[Path, Experiment], out: Path) -> Said:
     """Mean accuracy over the number of devices, a line for each method with the band of its interval."""
     counts = sorted({x.setup().num_devices for x in runs.values()})
-    found = {m: lines(rows, [d for d, x in runs.items() if x.setup().num_devices == m]) for m in counts}
+    found = {m: lines(rows, {d: x for d, x in runs.items() if x.setup().num_devices == m}) for m in counts}
     spots: dict[str, list[tuple[float, float, float]]] = {}
     for m, made in found.items():
         for line in made:
             spots.setdefault(line.row.title, []).append((float(m), *line.average))
-    seeds = len(runs) // len(counts)
+    seeds = len({x.seed for x in runs.values()})
     words = f"mean accuracy over the tasks that some device has, {seeds} seeds, 95 % intervals"
     axes = plots.Axes("Accuracy over the number of devices", words, "devices")
     figure = plots.curves(axes, [plots.Curve(title, tuple(p)) for title, p in spots.items()])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 
 from ..evaluation.record import Journal
 from ..evaluation.statistics import Interval, Paired, interval, paired
+from ..experiment import BASE, ORACLE, Experiment
 from .rows import OURS, Row
 
 
@@ -41,18 +43,32 @@ class Line:
         return interval([one[n] for one in self.scores])
 
 
-def lines(rows: Sequence[Row], directories: Sequence[Path]) -> list[Line]:
-    """What the runs of all seeds came to, in the order of the rows; a row that no run has is left out.
+def directories(row: Row, runs: Mapping[Path, Experiment]) -> list[Path]:
+    """Where a row's runs are, a directory a seed; the oracle's are ours, the untouched model is in all of them."""
+    if row.label == BASE:
+        return [d for d, x in runs.items() if next(iter(x.methods)) == next(iter(next(iter(runs.values())).methods))]
+    return [d for d, x in runs.items() if (OURS if row.label == ORACLE else row.label) in x.methods]
+
+
+def short_of_seeds(runs: Mapping[Path, Experiment]) -> list[str]:
+    """Labels with fewer seeds than others."""
+    count = Counter(label for x in runs.values() for label in x.methods)
+    return [label for label, n in count.items() if n < max(count.values())]
+
+
+def lines(rows: Sequence[Row], runs: Mapping[Path, Experiment]) -> list[Line]:
+    """What finished runs came to over seeds, in the order of the rows; a row that no run has is left out.
 
     Args:
         rows: of the table.
-        directories: finished runs, one for each seed.
+        runs: finished, by directory.
     """
-    summaries = [json.loads((d / "summary.json").read_text(encoding="utf-8")) for d in directories]
     found = []
     for row in rows:
+        where = directories(row, runs)
+        summaries = [json.loads((d / "summary.json").read_text(encoding="utf-8")) for d in where]
         made = [s["methods"][row.label] for s in summaries if row.label in s["methods"]]
-        if len(made) == len(summaries):
+        if made and len(made) == len(where):
             tasks = tuple(summaries[0]["tasks"])
             scores = tuple(tuple(100 * m["accuracy"][t] for t in tasks) for m in made)
             sent = [sum(m["bytes_per_device_round"].values()) for m in made]

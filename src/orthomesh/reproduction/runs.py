@@ -1,4 +1,4 @@
-"""One run directory for each seed (and number of devices), gone on with where it was left."""
+"""One run directory for each method and seed (and number of devices), gone on with where it was left."""
 
 from __future__ import annotations
 
@@ -26,26 +26,21 @@ ANYWHERE = ("workers", "engine", "ray_address")
 
 
 def runs_of(x: Experiment, out: Path, seeds: int, counts: tuple[int, ...] = ()) -> dict[Path, Experiment]:
-    """Which runs a table or figure needs, by directory.
+    """Which runs a table or figure needs, by directory: one for each seed and method, seed by seed.
+
+    Each stands by itself, so that processes can share them, and tables that have methods in common.
 
     Args:
-        x: the experiment; seeds count from its own.
-        out: where everything goes.
+        x: the experiment with all methods; seeds count from its own.
+        out: where the runs go.
         seeds: how many.
         counts: numbers of devices; empty for a table.
     """
-    found = {}
-    for count in counts or (None,):
-        for seed in range(x.seed, x.seed + seeds):
-            place = out if count is None else out / f"devices{count:02d}"
-            found[place / f"seed{seed}"] = at_seed(x if count is None else at_count(x, count), seed)
-    return found
-
-
-def runs_apart(x: Experiment, out: Path, seeds: int) -> dict[Path, Experiment]:
-    """The same with a run for each seed and method, so that several processes can share them; seed by seed."""
     return {
-        out / label / f"seed{seed}": replace(at_seed(x, seed), methods={label: method})
+        (out if count is None else out / f"devices{count:02d}") / label / f"seed{seed}": replace(
+            at_seed(x if count is None else at_count(x, count), seed), methods={label: method}
+        )
+        for count in counts or (None,)
         for seed in range(x.seed, x.seed + seeds)
         for label, method in x.methods.items()
     }
