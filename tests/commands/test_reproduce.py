@@ -114,9 +114,10 @@ def test_the_papers_scale_lacks_only_the_weights(tmp_path: Path) -> None:
     result = reproduce(*asked, *(word for one in small for word in ("-s", one)))
     assert result.exit_code == 0, result.output
     assert "answers are scored by our own scorer, which stands in for lm-evaluation-harness" in result.output
-    x: Experiment = from_plain(read_yaml(tmp_path / "out" / "seed0" / "config.yaml"), "x")
+    x: Experiment = from_plain(read_yaml(tmp_path / "out" / "gossip" / "seed0" / "config.yaml"), "x")
     assert (x.devices, x.model.rank, x.model.dtype, x.train.schedule) == (10, 32, "bfloat16", "cosine")
-    summary = json.loads((tmp_path / "out" / "seed0" / "summary.json").read_text())
-    assert summary["tasks"] == ["boolq", "gsm8k", "humaneval"]
-    assert set(summary["methods"]) == {"base", "orthomesh", "gossip"}
-    assert all(set(m["accuracy"]) == set(summary["tasks"]) for m in summary["methods"].values())
+    for label in ("orthomesh", "gossip"):
+        summary = json.loads((tmp_path / "out" / label / "seed0" / "summary.json").read_text())
+        assert summary["tasks"] == ["boolq", "gsm8k", "humaneval"]
+        assert set(summary["methods"]) == {"base", label}
+        assert all(set(m["accuracy"]) == set(summary["tasks"]) for m in summary["methods"].values())
