@@ -3,11 +3,13 @@
 Every line is the default experiment with one method, on the same devices, tasks, radio and seeds. `to 99 %`: bytes a
 device had sent when the mean accuracy first reached 99 % of the final one (on the way: 25 prompts a task, two devices).
 `paired` is the difference to ours as it is, same seeds. `shapes` needs no training: it frames random arrays of the
-shapes of Qwen2.5-1.5B at rank 32 and counts what was framed.
+shapes of Qwen2.5-1.5B at rank 32 and counts what was framed. `changes` trains three devices and tells their values
+after the second round and at the end, or after every round, whole and as changes.
 
     python -m benchmarks.bytes run [--seeds 0 1 2] [--only gossip ours] --out FILE
     python -m benchmarks.bytes table FILE...
     python -m benchmarks.bytes shapes [--rounds 5] [--sends 2]
+    python -m benchmarks.bytes changes            # of three devices alone: what is missed of values and of changes
 """
 
 from __future__ import annotations
@@ -29,12 +31,13 @@ from typing import Any
 import numpy as np
 
 from orthomesh.exchange.payload import Section, encode
+from orthomesh.exchange.quantise import Precision, tell, tell_change
 from orthomesh.experiment import finish, run
 from orthomesh.experts.sketch import sketch_size
 from orthomesh.methods import MethodSettings
 from orthomesh.methods.coding import code_sketch, wish
 from orthomesh.methods.gossip_lora import GossipLora
-from orthomesh.methods.parts import every_run
+from orthomesh.methods.parts import every_run, unpack
 from orthomesh.methods.sparse_orthogonal import SparseOrthogonal
 from orthomesh.methods.telling import describe, send
 from orthomesh.presets import default
@@ -44,6 +47,7 @@ LINES: Mapping[str, MethodSettings] = {
     "gossip": GossipLora(),
     "ours": SparseOrthogonal(),
     "int8": SparseOrthogonal(values="int8", mask_code="entropy", sketch_bits=8),
+    "deltas": SparseOrthogonal(values="int8", deltas="int4", mask_code="entropy", sketch_bits=8),
     "int4": SparseOrthogonal(values="int4", mask_code="entropy", sketch_bits=8, sketch=16, run=4),
     "limit": SparseOrthogonal(
         values="int4", mask_code="entropy", sketch_bits=8, sketch=16, run=16, density=0.1, exchange="last"
@@ -193,10 +197,47 @@ def shapes(rounds: int, sends: int) -> str:
     return "\n".join(lines)
 
 
+def changes() -> str:
+    """Markdown: relative error at the end and bytes of the last telling, or of all after the first."""
+    x = default()
+    method = SparseOrthogonal(masks="independent").build(x.setup())
+    lines = [
+        "| device | first, then | whole: error, B | change since round 2 | each round, whole: B | changes: error, B |",
+        "|---|---|---|---|---|---|",
+    ]
+    for k in range(3):
+        device, told = method.init(k), []
+        for index in range(x.rounds):
+            device, _ = method.fit(device, Round(x.seed, index, x.rounds))
+            told.append(device.own["B"][unpack(device.own["mask"], device.own["B"].size)])
+        pairs: tuple[tuple[Precision, Precision], ...] = (("int8", "int8"), ("int8", "int4"), ("int4", "int4"))
+        for first, then in pairs:
+            at_once = tell(told[-1], None, then)
+            later = tell_change(told[-1], tell(told[1], None, first).sent, then)
+            known, spent = tell(told[0], None, first).sent, 0
+            for now in told[1:]:
+                step = tell_change(now, known, then)
+                known, spent = step.sent, spent + _framed(step.code)
+            whole = sum(_framed(tell(now, None, then).code) for now in told[1:])
+            cells = [f"{k}", f"{first}, {then}"]
+            cells += [f"{_missed(s.sent, told[-1]):.4f}, {_framed(s.code)}" for s in (at_once, later)]
+            cells += [f"{whole}", f"{_missed(known, told[-1]):.4f}, {spent}"]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _framed(code: Any) -> int:
+    return len(encode([Section("values", "values", code)]).payload)
+
+
+def _missed(sent: Any, now: Any) -> float:
+    return float(np.linalg.norm(sent - now) / np.linalg.norm(now))
+
+
 def main() -> None:
     """Run, or print tables."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("what", choices=("run", "table", "shapes"))
+    p.add_argument("what", choices=("run", "table", "shapes", "changes"))
     p.add_argument("files", type=Path, nargs="*")
     p.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     p.add_argument("--only", nargs="*", default=list(LINES), choices=list(LINES))
@@ -206,6 +247,9 @@ def main() -> None:
     a = p.parse_args()
     if a.what == "shapes":
         print(shapes(a.rounds, a.sends))
+        return
+    if a.what == "changes":
+        print(changes())
         return
     runs: list[dict[str, Any]] = [r for file in a.files for r in json.loads(file.read_text())]
     for seed in a.seeds if a.what == "run" else ():

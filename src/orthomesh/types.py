@@ -117,7 +117,8 @@ class Edge(NamedTuple):
 
     weight: entry of the mixing matrix. carries: ids of the devices or clusters whose parts travel. fresh: the
     receiver lacks what is told only once (masks, task codes), so it travels too. room_bits: most bits the sender's
-    links carry this round, where the method cuts its message down to them.
+    links carry this round, where the method cuts its message down to them. held: version of the sender's values that
+    the receiver has.
     """
 
     src: int
@@ -126,6 +127,7 @@ class Edge(NamedTuple):
     carries: tuple[int, ...] = ()
     fresh: bool = False
     room_bits: float = float("inf")
+    held: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

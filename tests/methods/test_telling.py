@@ -14,13 +14,15 @@ from hypothesis import strategies as st
 from orthomesh.adapters.mask import merged
 from orthomesh.adapters.projection import projection
 from orthomesh.exchange.payload import decode
+from orthomesh.exchange.quantise import quantise, tell
 from orthomesh.experts.bank import get, load, places, read
+from orthomesh.methods.coding import opened
 from orthomesh.methods.parts import cluster_record, holds, unpack
 from orthomesh.methods.setup import Setup
 from orthomesh.methods.sparse_orthogonal import SparseOrthogonal
 from orthomesh.methods.telling import describe, merge, plan, send, travels
 from orthomesh.models.base import load_base
-from orthomesh.types import DeviceState, Envelope, Round
+from orthomesh.types import DeviceState, Edge, Envelope, Phase, Round
 from orthomesh.wireless.air import IdealAir
 
 Play = Callable[..., Any]
@@ -215,6 +217,79 @@ def trained(device: DeviceState, index: int) -> DeviceState:
     """A device with values nobody has seen yet: far enough from those before to be worth sending."""
     mask = unpack(device.own["mask"], SIZE)
     return replace(device, own={**device.own, "B": np.where(mask, np.float32(10**index + device.id), np.float32(0))})
+
+
+# changes
+
+
+DELTAS = SparseOrthogonal(masks="independent", values="int8", deltas="int4", exchange="every")
+
+
+@settings(max_examples=12)
+@given(seed=st.integers(0, 2**32 - 1), loss=st.sampled_from([0.0, 0.3, 0.7]))
+def test_whoever_has_what_a_change_counts_from_reads_what_the_sender_thinks(seed: int, loss: float) -> None:
+    """Three devices of one cluster; after the losses a round without, and everybody is near the truth."""
+    rng, devices = np.random.default_rng(seed), hand_made([[0, 1, 2]])
+    for index in range(5):
+        t = Round(0, index, 5)
+        devices = {k: grown(d, rng) for k, d in devices.items()}
+        have = {k: {int(m): int(v) for m, v in holds(d)} for k, d in devices.items()}
+        edges = [
+            Edge(i, j, carries=(i,), fresh=not have[j].get(i), held=have[j].get(i, 0))
+            for i in devices for j in devices if i != j
+        ]  # fmt: skip
+        phase = Phase(name="intra", edges=tuple(edges))
+        sent = {(m.src, j): m.payload for d in devices.values() for m in send(d, phase, t, DELTAS) for j in m.dsts}
+        sent = {link: payload for link, payload in sent.items() if t.is_last or rng.random() >= loss}
+        inbox = {k: [Envelope(e, sent.get((e.src, k))) for e in edges if e.dst == k] for k in devices}
+        devices = {k: merge(d, inbox[k], phase, t, DELTAS) for k, d in devices.items()}
+        for d in devices.values():
+            for j in places(d.bank, "member"):
+                told, other = get(d.bank, f"member/{j}"), devices[j].own
+                if "version" in told and int(told["version"]) == int(other["base"]):
+                    np.testing.assert_array_equal(told["values"], other["sent"])
+    for d in devices.values():
+        for j in set(devices) - {d.id}:
+            told, other = get(d.bank, f"member/{j}"), devices[j].own
+            now = other["B"][unpack(other["mask"], SIZE)]
+            assert int(told["version"]) == int(other["version"]) == 5
+            assert np.abs(told["values"] - now).max() < 0.5  # of steps up to four, a fourteenth and what was missed
+
+
+def grown(device: DeviceState, rng: np.random.Generator) -> DeviceState:
+    """A device that has learnt a little more."""
+    mask = unpack(device.own["mask"], SIZE)
+    more = rng.standard_normal(SIZE).astype(np.float32)
+    return replace(device, own={**device.own, "B": device.own["B"] + np.where(mask, more, np.float32(0))})
+
+
+def test_changes_take_fewer_bytes_and_miss_less(play: Play, small: Small) -> None:
+    c = SparseOrthogonal(density=0.25, masks="independent", max_collision=1.0, values="int8", exchange="every")
+    whole, changes = play(c, small(2), rounds=3), play(replace(c, deltas="int4"), small(2), rounds=3)
+    (first, *rest), (same, *less) = whole.sent("values"), changes.sent("values")
+    assert first == same
+    assert sum(less) < 0.6 * sum(rest)
+    own = changes.last[0].own
+    now = own["B"][unpack(own["mask"], own["B"].size)]
+    missed, coarse = now - own["sent"], now - tell(now, None, "int4").sent
+    assert np.linalg.norm(missed) < 0.8 * np.linalg.norm(coarse)  # at the same four bits
+    np.testing.assert_array_equal(get(changes.last[1].bank, "member/0")["values"], own["sent"])
+
+
+def test_a_change_without_what_it_counts_from_is_as_if_lost() -> None:
+    known = {"values": np.ones(4, np.float32), "version": np.array(2), "mask": np.packbits(np.ones(4, bool))}
+    parts = {"change": quantise(np.ones(4, np.float32), "int4"), "base": np.array(2), "version": np.array(3)}
+    sizes = np.array([4])
+    np.testing.assert_allclose(opened(1, parts, known, sizes, DELTAS)["values"], 2.0, rtol=0.01)
+    assert opened(1, parts, {**known, "version": np.array(1)}, sizes, DELTAS) == {}
+    assert opened(1, parts, {}, sizes, DELTAS) == {}
+    with pytest.raises(ValueError, match="device 1 sent values or a mask that cannot be read"):
+        opened(1, {**parts, "change": parts["change"][1:]}, known, sizes, DELTAS)
+
+
+def test_groups_tell_whole_values(tiny_setup: Setup) -> None:
+    with pytest.raises(ValueError, match="pool needs deltas: null"):
+        SparseOrthogonal(pool=4.0, deltas="int8").build(tiny_setup)
 
 
 # what everybody is told

@@ -250,7 +250,11 @@ def exchange_phases(
         return any(have[device].get(m, 0) <= masked[m] for m in members if latest[m])
 
     pairs = [Edge(i, j, carries=(i,)) for members in clusters for i in members for j in members if i != j]
-    intra = [e._replace(fresh=strange(e.dst, e.carries)) for e in pairs if lacks(e.dst, e.carries)]
+    intra = [
+        e._replace(fresh=strange(e.dst, e.carries), held=have[e.dst].get(e.src, 0))
+        for e in pairs
+        if lacks(e.dst, e.carries)
+    ]
     served = {(e.src, e.dst) for e in intra}
     intra += [Edge(i, j, carries=(i,), fresh=True) for i, j in begin if (i, j) not in served]
     phases = [Phase(name="intra", edges=tuple(intra), cast=limits.cast)]  # singletons note what they sent in it

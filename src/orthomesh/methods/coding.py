@@ -24,7 +24,7 @@ from .sparse_orthogonal import SparseOrthogonal
 
 def is_coded(c: SparseOrthogonal) -> bool:
     """Whether values, masks or sketches travel otherwise than as plain arrays."""
-    return c.values != "float16" or c.mask_code == "entropy" or c.sketch_bits == 8
+    return c.values != "float16" or c.deltas is not None or c.mask_code == "entropy" or c.sketch_bits == 8
 
 
 def payload_bits(own: Arrays, quota: Array, c: SparseOrthogonal) -> int:
@@ -108,7 +108,8 @@ def coded(parts: Arrays, sizes: Array, c: SparseOrthogonal) -> dict[str, Array]:
     """What a device tells its cluster, as it travels."""
     out = dict(parts)
     if is_coded(c):
-        out["values"] = quantise(parts["values"], c.values)
+        if "values" in parts:
+            out["values"] = quantise(parts["values"], c.values)
         if "mask" in parts:
             out["mask"] = code_mask(parts["mask"], sizes, c)
     return out
@@ -116,6 +117,8 @@ def coded(parts: Arrays, sizes: Array, c: SparseOrthogonal) -> dict[str, Array]:
 
 def opened(src: int, parts: Arrays, known: Arrays, sizes: Array, c: SparseOrthogonal) -> dict[str, Array]:
     """A member's message as plain arrays; without its values where its mask is not known.
+
+    A change is added to what it counts from; without that, it is as if nothing had come.
 
     Raises:
         ValueError: parts that are no codes of this layout.
@@ -127,12 +130,22 @@ def opened(src: int, parts: Arrays, known: Arrays, sizes: Array, c: SparseOrthog
         if "mask" in parts:
             out["mask"] = read_mask(parts["mask"], sizes, c)
         mask = out.get("mask", known.get("mask"))
+        if "change" in out:
+            return _with_change(out, known, c)
         code = out.pop("values")
         if mask is not None:
             out["values"] = dequantise(code, c.values, int(unpack(mask, int(sizes.sum())).sum()))
     except (KeyError, ValueError) as error:
         raise ValueError(f"device {src} sent values or a mask that cannot be read: {error}") from None
     return out
+
+
+def _with_change(parts: Arrays, known: Arrays, c: SparseOrthogonal) -> dict[str, Array]:
+    """What a member's message that holds a change comes to."""
+    if c.deltas is None or "values" not in known or int(known["version"]) != int(parts["base"]):
+        return {}
+    step = dequantise(parts["change"], c.deltas, known["values"].size)
+    return {"values": np.asarray(known["values"] + step, dtype=np.float32), "version": parts["version"]}
 
 
 def record(device: DeviceState, c: SparseOrthogonal) -> dict[str, Array]:

@@ -84,6 +84,9 @@ class SparseOrthogonal:
     values: Precision = "float16"
     """R8: how entries of B travel. `int8` and `int4` share a scale among 64; groups of `pool` make up for what one
     telling left out in the next."""
+    deltas: Precision | None = None
+    """R8: how the change since the last telling travels inside a cluster, where all who are told have that; none:
+    values travel whole. Between clusters they do in any case."""
     mask_code: Literal["raw", "entropy"] = "raw"
     """R8: masks and bids as bitmaps, or at their entropy."""
     sketch_bits: Literal[16, 8] = 16
@@ -134,10 +137,12 @@ class SparseOrthogonal:
             raise ValueError("pool needs seeds: own and masks: negotiated, since a group is known by its projection")
         if self.pool is not None and self.on_infeasible != "drop_link":
             raise ValueError("pool needs on_infeasible: drop_link, since a group averages exactly what was sent")
+        if self.pool is not None and self.deltas is not None:
+            raise ValueError("pool needs deltas: null, since a group averages whole values")
         if self.on_infeasible != "drop_link" and (
-            self.values != "float16" or self.mask_code == "entropy" or self.sketch_bits == 8
+            self.values != "float16" or self.deltas is not None or self.mask_code == "entropy" or self.sketch_bits == 8
         ):
-            raise ValueError("values, mask_code and sketch_bits other than plain need on_infeasible: drop_link")
+            raise ValueError("values, deltas, mask_code and sketch_bits other than plain need on_infeasible: drop_link")
         if setup.radio.access == "reuse" and self.on_infeasible != "drop_link":
             raise ValueError("radio.access: reuse needs on_infeasible: drop_link, a plan cannot tell who will disturb")
         if self.max_cost is not None or self.link_gain_db is not None:

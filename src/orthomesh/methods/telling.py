@@ -10,9 +10,9 @@ import numpy as np
 from ..adapters.mask import BITS, merged, spans
 from ..exchange.intercluster import is_due
 from ..exchange.payload import Section, decode, encode
-from ..exchange.quantise import tell
+from ..exchange.quantise import tell, tell_change
 from ..experts.bank import get, put
-from ..types import Array, Arrays, Column, DeviceState, Envelope, Facts, Forming, Message, Phase, Plan, Round
+from ..types import Array, Arrays, Column, DeviceState, Edge, Envelope, Facts, Forming, Message, Phase, Plan, Round
 from ..wireless.link import max_power_w
 from .agreement import agree, offer
 from .clusters import Limits, agreement, arrange, exchange_phases, power_w, talk
@@ -33,9 +33,13 @@ COLUMN_OF: Mapping[str, Column] = {
     "sketches": "codes",
 }
 """What the parts of a cluster's record are charged to."""
+NOBODY = np.array(0, dtype=np.uint32)
+"""A version that nobody has."""
 OWN_COLUMN: Mapping[str, Column] = {
     **CHARGED,
     "version": "control",
+    "change": "values",
+    "base": "control",
     "mask": "mask",
     "code": "codes",
     "sketch": "codes",
@@ -197,9 +201,13 @@ def merge(device: DeviceState, inbox: Sequence[Envelope], phase: Phase, t: Round
 
 def _marked(device: DeviceState, phase: Phase, t: Round, c: SparseOrthogonal) -> tuple[Arrays, Arrays]:
     """The device's parts with what it sends this round noted as sent, and what goes out of it if that is new."""
-    own = device.own
+    own, mine = device.own, [e for e in phase.edges if e.src == device.id]
     if not travels(change(own, t, c.masks == "negotiated"), t, c):
+        if mine and "base" in own and not _codes_alike(own["sent"], c):
+            return {**own, "base": NOBODY}, {}  # who is told it again reads something else than the others
         return own, {}
+    if c.deltas is not None:
+        return _changed(own, mine, t, c)
     if is_coded(c):
         active = own["B"][unpack(own["mask"], own["B"].size)]
         step = tell(active, own.get("owed") if "group" in own else None, c.values)
@@ -212,3 +220,25 @@ def _marked(device: DeviceState, phase: Phase, t: Round, c: SparseOrthogonal) ->
     if c.on_infeasible == "partial":
         marked["start"] = np.array(told.start, dtype=np.uint32)
     return marked, told.parts
+
+
+def _codes_alike(sent: Array, c: SparseOrthogonal) -> bool:
+    """Whether values that were told, told whole, are read as they are."""
+    return np.array_equal(tell(sent, None, c.values).sent, sent)
+
+
+def _changed(own: Arrays, mine: Sequence[Edge], t: Round, c: SparseOrthogonal) -> tuple[Arrays, Arrays]:
+    """The same with `deltas`: a change, where all who are told have exactly what it counts from, else whole values.
+
+    own/base: version that all who have it read alike, so that a change may count from it.
+    """
+    assert c.deltas is not None
+    active, now = own["B"][unpack(own["mask"], own["B"].size)], np.array(t.index + 1, dtype=np.uint32)
+    base = int(own.get("base", NOBODY))
+    if mine and base and all(e.held == base and not e.fresh for e in mine):
+        step = tell_change(active, own["sent"], c.deltas)
+        told: Arrays = {"change": step.code, "base": own["base"]}
+    else:
+        step = tell(active, None, c.values)
+        told = {"values": step.sent}
+    return {**own, "sent": step.sent, "version": now, "base": now}, told
