@@ -102,9 +102,13 @@ def _one_exam(exams: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The mean over devices of every task that any of them was asked."""
     tasks = list(dict.fromkeys(task for e in exams for task in e["accuracy"]))
     right = [e["route_right"] for e in exams]
+    means = {
+        name: {t: float(np.mean([e[name][t] for e in exams if t in e[name]])) for t in tasks}
+        for name in ("accuracy", "unread")
+    }
     return {
         **exams[0],
-        "accuracy": {t: float(np.mean([e["accuracy"][t] for e in exams if t in e["accuracy"]])) for t in tasks},
+        **means,
         "prompts": {t: max(e["prompts"].get(t, 0) for e in exams) for t in tasks},
         "cut": {t: max(e["cut"].get(t, 0) for e in exams) for t in tasks},
         "route_right": None if None in right else float(np.mean(right)),

@@ -50,7 +50,7 @@ def journal(tmp_path: Path) -> Journal:
         0: Spend(bytes_sent={"values": 50, "control": 6}, airtime_s=0.25, energy_j=0.05, lost=2, power_w=0.2),
         1: Spend(bytes_sent={"values": 30, "control": 2}, airtime_s=0.125, energy_j=0.025, power_w=0.1),
     }
-    early, late = [{"a": Score(4, 1, -1, 0)}], [{"a": Score(4, 3, 2, 0), "b": Score(8, 2, 8, 0)}]
+    early, late = [{"a": Score(4, 1, -1, 0)}], [{"a": Score(4, 3, 2, 0), "b": Score(8, 2, 8, 0, 4)}]
     journal.write_round("ours", info(0, first), plain((0, 1)), seconds=0.0)
     journal.write_exam("ours", 1, Result(early, [1], {0: 1}))
     journal.write_round("ours", info(1, second, ((0, 1),)), plain((0, 1)), seconds=0.0)
@@ -82,6 +82,7 @@ def test_a_row_on_paper(journal: Journal) -> None:
     assert made["airtime_s"] == (0.5 + 0.25 + 0.125) / 2
     assert made["energy_j"] == pytest.approx((0.1 + 0.05 + 0.025) / 2)
     assert made["lost"] == 1.5
+    assert made["unread"] == {"a": 0, "b": 0.5}
     assert made["elapsed_s"] == 0.25 + 1.25
     assert made["trained_parameters"] == 301
     assert made["experts_held"] == 1.5

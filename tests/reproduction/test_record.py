@@ -7,7 +7,7 @@ from pathlib import Path
 
 from orthomesh.experiment import Experiment
 from orthomesh.methods.gossip_lora import GossipLora
-from orthomesh.reproduction.record import Point, frontier, lines
+from orthomesh.reproduction.record import Point, frontier, lines, unread
 from orthomesh.reproduction.rows import TABLE_1
 
 
@@ -46,3 +46,14 @@ def test_a_row_that_no_run_has_is_left_out(tmp_path: Path) -> None:
     assert [(line.row.title, line.scores, line.sent, line.trained) for line in found] == [
         ("LoRA", ((25.0,),), 8.0, 3.0)
     ]
+
+
+def test_answers_that_are_none_are_told_by_task(tmp_path: Path) -> None:
+    for seed, share in enumerate((0.25, 0.75)):
+        (tmp_path / str(seed)).mkdir()
+        methods = {"gossip": {"unread": {"a": 0.0, "gsm8k": share}}, "lori": {"unread": {"a": 0.0, "gsm8k": 0.0}}}
+        (tmp_path / str(seed) / "summary.json").write_text(json.dumps({"methods": methods}))
+    assert unread(TABLE_1, [tmp_path / "0", tmp_path / "1"]) == [
+        "answers to gsm8k in which there was nothing to score, counted as wrong: LoRA 50.0 %"
+    ]
+    assert unread(TABLE_1, []) == []

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from ..checkpoint import write_whole
 from ..types import COLUMNS, DeviceState, RoundInfo, Spend
-from .accuracy import mean_accuracy, routed_share
+from .accuracy import Score, mean_accuracy, routed_share
 from .examine import Result
 
 
@@ -43,9 +43,7 @@ class Journal:
             "accuracy": mean_accuracy(scores, weights),
             "prompts": {task: s.asked for task, s in scores[0].items()},
             "cut": {task: s.cut for task, s in scores[0].items()},
-            "unread": {
-                task: sum(w * s[task].unread for s, w in zip(scores, weights, strict=True)) for task in scores[0]
-            },
+            "unread": {task: _share(scores, weights, task) for task in scores[0]},
             "route_right": routed_share(scores, weights),
             "held": {str(k): n for k, n in held.items()},
         }
@@ -79,6 +77,12 @@ class Journal:
         found = self._path(label, kind, 0).parent.glob(f"{kind}-*.json")
         ordered = sorted(found, key=lambda p: (len(p.name), p.name))  # five digits come after four
         return [json.loads(p.read_text()) for p in ordered]
+
+
+def _share(scores: Sequence[Mapping[str, Score]], weights: Sequence[int], task: str) -> float:
+    """Of all answers to a task, those that are none."""
+    told = [(w, s[task]) for s, w in zip(scores, weights, strict=True)]
+    return sum(w * score.unread for w, score in told) / sum(w * score.asked for w, score in told)
 
 
 def _device_row(label: str, info: RoundInfo, device: int) -> dict[str, Any]:

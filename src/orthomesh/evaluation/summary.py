@@ -38,6 +38,7 @@ def row(journal: Journal, label: str, kind: str, devices: Mapping[int, DeviceSta
         "kind": kind,
         "accuracy": exam["accuracy"],
         "mean": float(np.mean(list(exam["accuracy"].values()))),
+        "unread": exam.get("unread", {}),
         "bytes_per_device": sent,
         "bytes_per_device_round": {c: n / max(1, len(rounds)) for c, n in sent.items()},
         "framing_per_device": sum(r.get("framing_bytes", 0) for r in told) / num,

@@ -53,10 +53,16 @@ def tokenise(base: Base, examples: Sequence[Example], where: str) -> list[Row]:
         if room < 1 or len(target) < 2:
             raise ValueError(
                 f"{where}, row {index + 1}: its answer takes {len(target)} tokens with the end token, "
-                f"the context holds {base.max_length} and a prompt must fit too"
+                f"the context holds {base.max_length} and a prompt must fit too{_larger(base)}"
             )
         rows.append(Row(tuple(prompt[-room:]), target, tuple(choices), len(prompt) > room, example.check))
     return rows
+
+
+def _larger(base: Base) -> str:
+    """What would do, where the model itself could hold more."""
+    limit = int(getattr(base.model.config, "max_position_embeddings", None) or base.max_length)
+    return f"; model.max_length can be up to {limit}" if limit > base.max_length else ""
 
 
 def _encode(base: Base, texts: list[str], special: bool) -> list[list[int]]:

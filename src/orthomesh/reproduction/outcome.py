@@ -16,7 +16,7 @@ from ..experiment import ORACLE, Experiment
 from . import plots, scene, tables
 from .breakdown import CAUSES, STAGES, Breakdown
 from .printed import remarks
-from .record import Line, Point, against_ours, directories, frontier, lines, short_of_seeds
+from .record import Line, Point, against_ours, directories, frontier, lines, short_of_seeds, unread
 from .rows import OURS, Row
 from .runs import broken_down
 
@@ -64,8 +64,9 @@ def _table(what: str, rows: Sequence[Row], runs: Mapping[Path, Experiment], out:
         sending = [line.row for line in found if line.sent and line.row.settings is not None]
         drawn |= frontiers({row: frontier(row.label, directories(row, runs)) for row in sending}, out, paths)
         drawn |= _breakdowns(found, runs, out, paths)
-    notes = draw(drawn, out, paths)
-    said += [f"note: {one}" for one in (*verdicts(found), *remarks(what), *few(seeds), *fewer(short), *notes)]
+    notes, nothing = draw(drawn, out, paths), unread(rows, list(runs))
+    told = (*verdicts(found), *nothing, *remarks(what), *few(seeds), *fewer(short), *notes)
+    said += [f"note: {one}" for one in told]
     return [*said, *paths]
 
 

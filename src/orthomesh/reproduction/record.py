@@ -88,6 +88,27 @@ def against_ours(found: Sequence[Line]) -> dict[str, Paired]:
     return {line.row.label: paired(ours.scores, line.scores) for line in found if line is not ours}
 
 
+def unread(rows: Sequence[Row], directories: Sequence[Path]) -> list[str]:
+    """Answers in which there was nothing to score, a sentence a task that has some: they count as wrong.
+
+    Args:
+        rows: of the table.
+        directories: finished runs, one for each seed.
+    """
+    summaries = [json.loads((d / "summary.json").read_text(encoding="utf-8")) for d in directories]
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        made = [s["methods"][row.label].get("unread", {}) for s in summaries if row.label in s["methods"]]
+        for task in made[0] if made else ():
+            share = float(np.mean([m[task] for m in made]))
+            if share > 0:
+                found.setdefault(task, []).append(f"{row.title} {100 * share:.1f} %")
+    return [
+        f"answers to {task} in which there was nothing to score, counted as wrong: {', '.join(told)}"
+        for task, told in found.items()
+    ]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Point:
     """After a round: what a device has sent so far, what the air has taken so far, and how many answers are right."""
