@@ -27,7 +27,7 @@ QUICK = (
     "methods.local=null", "methods.gossip=null", "methods.paper=null",
 )  # fmt: skip
 """Settings of runs in which there is little to learn and much to send."""
-PATIENCE = {"meet_s": 8.0, "first_s": 8.0, "least_s": 2.0, "gone_s": 0.5, "factor": 2.0}
+PATIENCE = {"meet_s": 8.0, "first_s": 8.0, "least_s": 2.0, "gone_s": 0.5, "linger_s": 3.0, "factor": 2.0}
 PRELOADED = ["torch", "transformers", "zenoh", "orthomesh.cli", "orthomesh.peering", "orthomesh.models.base",
              "orthomesh.evaluation.report"]  # fmt: skip
 

@@ -35,7 +35,7 @@ def lone(
     def start() -> tuple[Node, Experiment, Peer, peering.Status, Path]:
         made[:] = made or peer_files(2, "methods.gossip=null", "methods.orthomesh=null", "methods.paper=null")
         node, x = read_node(made[0])
-        node = replace(node, patience=Patience(meet_s=0.3, least_s=0.3, gone_s=0.1))
+        node = replace(node, patience=Patience(meet_s=0.3, least_s=0.3, gone_s=0.1, linger_s=0.0))
         directory = made[0].parent / "run"
         peer, status = peering.start(node, x, book(node, made[0])[0], directory)
         opened.append(peer)
@@ -150,6 +150,9 @@ def test_a_device_that_comes_after_all_rounds_still_has_a_state(
     _, x, peer, status, directory = lone()
     peer.box.lives[1], peer.box.furthest[1] = 1, Stage(1, 0)
     said = [e for e in peering.live(x, peer, status, directory, "simulated") if isinstance(e, str)]
-    assert said[1:] == ["local: rounds 1 to 3 went by without this device"]
+    assert said[1:] == [
+        "local: rounds 1 to 3 went by without this device",
+        "local: the others have ended and are gone; this device ends with what it had",
+    ]
     assert load_devices(checkpoint_path(directory, "local"))[1] == 3
     assert finish(x, directory, said, 0.0)["rounds"] == 3

@@ -10,7 +10,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 
 from . import __version__
 from .checkpoint import Shelf, load_devices, save_devices, write_whole
+from .closing import Ended, close, last_stage
 from .engines.inprocess import pin_threads
 from .engines.links import Book
 from .engines.mailbox import NOBODY, Terms
@@ -35,7 +36,7 @@ from .methods.setup import Setup, device_rows
 from .methods.sparse_orthogonal import SparseOrthogonal, unjoined
 from .node import Node, common, digest_of
 from .round import run_round
-from .types import Air, DeviceState, Method, Round, RoundInfo
+from .types import Air, DeviceState, Round, RoundInfo
 from .wireless.air import IdealAir, SimulatedAir
 
 
@@ -108,7 +109,7 @@ def start(node: Node, x: Experiment, book: Book, directory: Path, **options: Any
     terms, run, story = terms_of(node, x)
     status = Status(name=node.name, device=book.me, run=node.run, rounds=x.rounds)
     peer = Peer(
-        book=book, life=_life(directory), terms=terms, run=run, story=story, last=Stage(len(x.methods), x.rounds),
+        book=book, life=_life(directory), terms=terms, run=run, story=story, last=last_stage(len(x.methods), x.rounds),
         patience=node.patience, **options,
     )  # fmt: skip
     peer.tell = lambda: json.dumps(told(status, peer)).encode()
@@ -173,10 +174,25 @@ def live(x: Experiment, peer: Peer, status: Status, directory: Path, air: str) -
         result = examine(nobody, no_bank, exam, peer)
         yield from _kept(shelf, "the examination of the base model", partial(journal.write_exam, BASE, 0, result))
         yield Progress(label=BASE, round=0, share=0, accuracy=_accuracy(journal, BASE, 0), final=True)
-    for number, (label, settings) in enumerate(x.methods.items()):
-        status.label = label
-        trip = _Trip(x, setup, label, settings, number, exam, shelf)
-        yield from _travel(trip, peer, status, journal, _air(x, setup, air))
+    trips = [_Trip(x, setup, *one, number, exam, shelf) for number, one in enumerate(x.methods.items())]
+    ended = []
+    for trip in trips:
+        status.label = trip.label
+        done = yield from _travel(trip, peer, status, journal, _air(x, setup, air))
+        if not done.late:  # else what it will answer with is not there yet
+            yield from _examine(trip, peer, journal, done)
+        ended.append(done)
+    status.doing = "staying for others"
+    late = [done.late for done in ended]
+    yield from close(ended, peer, Round(x.seed, x.rounds - 1, x.rounds), _air(x, setup, air))
+    for trip, done, was_late in zip(trips, ended, late, strict=True):
+        path = checkpoint_path(directory, trip.label)
+        if done.changed:
+            write = partial(save_devices, path, done.devices, x.rounds)
+            yield from _kept(shelf, f"the state of {trip.label}", write)
+        if was_late:
+            yield from _examine(trip, peer, journal, done)
+    yield from peer.box.news()
     yield from _cleared(shelf, peer.patience.first_s)
     status.doing = "done"
     yield from peer.box.news()
@@ -201,14 +217,17 @@ def _air(x: Experiment, setup: Setup, kind: str) -> Air:
     return SimulatedAir(channel=x.channel, radio=x.radio, seed=x.seed, num_devices=setup.num_devices)
 
 
-def _travel(trip: _Trip, peer: Peer, status: Status, journal: Journal, air: Air) -> Iterator[Progress | str]:
-    """All rounds of one method and its final examination."""
+def _travel(
+    trip: _Trip, peer: Peer, status: Status, journal: Journal, air: Air
+) -> Generator[Progress | str, None, Ended]:
+    """All rounds of one method; returns how it ended."""
     x, label, me = trip.x, trip.label, peer.book.me
     aside: list[str] = []
     method = forgiving(trip.settings.build(trip.setup), me, aside.append)
     path = checkpoint_path(journal.directory, label)
     devices, done = load_devices(path) if path.exists() else ({me: method.init(me)}, 0)
     yield Progress(label=label, round=done, share=0)
+    ended = Ended(label, method, devices, late=done < x.rounds)
     while done < x.rounds:
         index = min(peer.ahead(Stage(trip.number, done)), Stage(trip.number, x.rounds)).round
         if index > done:
@@ -223,19 +242,21 @@ def _travel(trip: _Trip, peer: Peer, status: Status, journal: Journal, air: Air)
         record = partial(journal.write_round, label, info, devices, time.monotonic() - started)
         aside += _kept(trip.shelf, f"the record of round {done} of {label}", record)
         aside += _kept(trip.shelf, f"the state of {label}", partial(save_devices, path, devices, done))
+        absent = set(range(len(peer.book.names))) - set(peer.heard)
+        ended = Ended(label, method, devices, late=done < x.rounds, absent=absent)
         _note(status, info, peer)
         peer.links.meter()  # now, since a connection that ends takes its counters with it
         yield from [*peer.box.news(), *aside]
         aside.clear()
         if peer.missing:
-            absent = ", ".join(peer.book.names[k] for k in sorted(peer.missing))
-            yield f"{label}: round {done} closed without {absent}"
+            without = ", ".join(peer.book.names[k] for k in sorted(peer.missing))
+            yield f"{label}: round {done} closed without {without}"
         yield Progress(label=label, round=done, share=0, info=info)
     peer.begin(Stage(trip.number, x.rounds))  # whoever is still in a round hears that nothing comes from here
     if not path.exists():  # all of it went by without this device
         yield from _kept(trip.shelf, f"the state of {label}", partial(save_devices, path, devices, x.rounds))
     status.doing = "examining"
-    yield from _examine(trip, peer, journal, method, devices)
+    return ended
 
 
 def _kept(shelf: Shelf, what: str, write: Callable[[], None]) -> list[str]:
@@ -255,21 +276,19 @@ def _cleared(shelf: Shelf, patience_s: float) -> Iterator[str]:
         raise OSError(said)
 
 
-def _examine(
-    trip: _Trip, peer: Peer, journal: Journal, method: Method, devices: Mapping[int, DeviceState]
-) -> Iterator[Progress | str]:
+def _examine(trip: _Trip, peer: Peer, journal: Journal, done: Ended) -> Iterator[Progress | str]:
     """The final examination: every task whose test prompts are at hand, and the own task to the own expert."""
     x, label, me, exam = trip.x, trip.label, peer.book.me, trip.exam
     mine = tuple((task, (me,)) for task, owners in exam.owners if me in owners)
     asked = exam if not isinstance(trip.settings, HardMoe) else exam._replace(owners=mine)
     if asked.owners and not journal.has(label, x.rounds):
         put = examine if asked is exam else examine_oracle  # what an oracle asks, it asks of the task's owner
-        record = partial(journal.write_exam, label, x.rounds, put(devices, method.bank, asked, peer))
+        record = partial(journal.write_exam, label, x.rounds, put(done.devices, done.method.bank, asked, peer))
         yield from _kept(trip.shelf, f"the examination of {label}", record)
     if mine and label == oracle_of(x) and isinstance(trip.settings, SparseOrthogonal) and not journal.has(ORACLE, 0):
         apart = partial(unjoined, c=trip.settings, setup=trip.setup)
         record = partial(
-            journal.write_exam, ORACLE, 0, examine_oracle(devices, apart, exam._replace(owners=mine), peer)
+            journal.write_exam, ORACLE, 0, examine_oracle(done.devices, apart, exam._replace(owners=mine), peer)
         )
         yield from _kept(trip.shelf, "the examination of the oracle", record)
     yield Progress(label=label, round=x.rounds, share=0, accuracy=_accuracy(journal, label, x.rounds), final=True)

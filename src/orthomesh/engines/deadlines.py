@@ -34,6 +34,8 @@ class Patience:
     """At least, for anything from a device that is connected."""
     gone_s: Annotated[float, Field(ge=0)] = 3.0
     """For a device whose connection is lost to come back."""
+    linger_s: Annotated[float, Field(ge=0)] = 30.0
+    """After the last round, for devices that missed it to return and fetch what they lack; nobody stays for nobody."""
     factor: Annotated[float, Field(ge=1)] = 4.0
     """Times what was observed."""
     slowest_bps: Annotated[float, Field(gt=0)] = 50_000.0

@@ -248,6 +248,15 @@ class Mailbox:
             self._known = {place: known for place, known in self._known.items() if place[1] >= self._before}
             self._drop(lambda s: s.stage < (self._before if s.kind in TOLD else stage))
 
+    def called(self, by: Collection[int]) -> Stage | None:
+        """The earliest round after this one that one of these devices, or two others, have told facts of."""
+        with self.stirred:
+            told: dict[Stage, set[int]] = {}
+            for slot in self._held:
+                if slot.kind is Kind.FACTS and slot.stage > self.stage:
+                    told.setdefault(slot.stage, set()).add(slot.src)
+        return min((stage for stage, who in told.items() if len(who) > 1 or who & set(by)), default=None)
+
     def collect(self, wanted: Mapping[Slot, float], gone_s: float) -> dict[Slot, tuple[bytes | None, float]]:
         """Wait for letters.
 

@@ -98,6 +98,11 @@ class Peer:
         """Devices that have greeted this one and run the same, ascending."""
         return tuple(sorted(self.box.lives))
 
+    @property
+    def heard(self) -> tuple[int, ...]:
+        """Devices whose facts the last plan was made from, ascending."""
+        return tuple(sorted(self._bits))
+
     def map(self, fn: Callable[..., Y], items: Mapping[int, Any], *args: Any) -> dict[int, Y]:
         """Apply `fn(item, *args)` to each item here, in order of id."""
         with self.lock:
@@ -125,7 +130,7 @@ class Peer:
                 wrong[k] = future.result()
             wrong = {k: said for k, said in wrong.items() if said or k not in self.box.lives}
             firm = [said for said in wrong.values() if said and said.startswith("refuses")]
-            claims = self._claims()
+            claims = self.claims()
             if claims and claims[0][0] > Stage(0, 0):  # they have begun, and may be past waiting for the same ones
                 sure = len(claims) > 1 and claims[1][0] > Stage(0, 0)  # else another may come and say otherwise
                 end = min(end, time.monotonic() + (self.patience.gone_s if sure else self.patience.least_s))
@@ -180,16 +185,13 @@ class Peer:
         told = {me: body, **{s.src: b for s, (b, _) in came.items() if b}}
         bodies = self._agree(Kind.FACTS, told, len(self.book.names))
         self._idle_since = time.monotonic()
-        everybody = {k: mine if k == me else self._read(k, bodies[k]) for k in sorted(bodies)}
+        room = SWELL * self.book.max_body
+        everybody = {k: mine if k == me else unpack_facts(bodies[k], k, room) for k in sorted(bodies)}
         self._bits = {k: f.payload_bits for k, f in everybody.items()}
-        self._steps = (
-            len(everybody) if any(not f.gains.get(k, 1.0) for f in everybody.values() for k in everybody) else 1
-        )
+        cut = any(f.gains.get(k, 1.0) == 0.0 for f in everybody.values() for k in everybody)
+        self._steps = len(everybody) if cut else 1
         self.missing |= set(others) - everybody.keys()
         return everybody
-
-    def _read(self, src: int, body: bytes) -> Facts:
-        return unpack_facts(body, src, SWELL * self.book.max_body)
 
     def _agree(self, kind: Kind, bodies: dict[int, bytes], count: int) -> dict[int, bytes]:
         """Bodies as all who are there have them, by device: what is lacking is fetched, what others lack left out.
@@ -377,14 +379,14 @@ class Peer:
         One alone is not followed while another is connected: its claim is counted, and told once. Where only one is
         there its word has to do.
         """
-        claims = self._claims()
+        claims = self.claims()
         if len(claims) > 1:
             (alone, k), claims = claims[0], claims[1:]
             if alone > max(here, claims[0][0]):
                 self.box.doubt(k, alone)
         return max(here, claims[0][0]) if claims else here
 
-    def _claims(self) -> list[tuple[Stage, int]]:
+    def claims(self) -> list[tuple[Stage, int]]:
         """Where those who are connected say they are, the furthest first; where nobody is, those who were."""
         alive, met = self.links.alive(), [k for k in self.met if k in self.box.furthest]
         there = [k for k in met if k in alive] or met
