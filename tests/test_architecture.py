@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,13 @@ def relative(path: Path) -> str:
     return str(path.relative_to(SOURCE))
 
 
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def functions(path: Path) -> list[ast.FunctionDef]:
-    return [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
+    return [node for node in ast.walk(tree(path)) if isinstance(node, ast.FunctionDef)]
 
 
 def test_imports_point_downwards() -> None:
@@ -59,15 +65,15 @@ def test_files_and_functions_stay_short(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=relative)
 def test_public_functions_are_explained(path: Path) -> None:
-    for node in ast.parse(path.read_text()).body:
+    for node in tree(path).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
             assert ast.get_docstring(node), f"{node.name} has no docstring"
-    assert ast.get_docstring(ast.parse(path.read_text())) or path.stat().st_size == 0
+    assert ast.get_docstring(tree(path)) or path.stat().st_size == 0
 
 
 def imported_at_top(path: Path) -> set[str]:
     names: set[str] = set()
-    for node in ast.parse(path.read_text()).body:
+    for node in tree(path).body:
         if isinstance(node, ast.Import):
             names |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
@@ -97,8 +103,8 @@ def test_no_path_of_a_machine_in_the_project() -> None:
 def test_no_mutable_globals() -> None:
     """Module-level lists, dicts and sets are constants by name; nobody may append to a global by surprise."""
     for path in FILES:
-        for node in ast.parse(path.read_text()).body:
+        for node in tree(path).body:
             if isinstance(node, ast.Assign) and isinstance(node.value, ast.List | ast.Dict | ast.Set):
                 names = [t.id for t in node.targets if isinstance(t, ast.Name)]
                 assert all(n.isupper() or n.startswith("__") for n in names), f"{relative(path)}: {names}"
-        assert not [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Global)], relative(path)
+        assert not [n for n in ast.walk(tree(path)) if isinstance(n, ast.Global)], relative(path)

@@ -16,8 +16,9 @@ from jaxtyping import Float, Int, Num
 
 from ..types import Array
 
-HALVINGS, NEWTON = 12, 6
-"""Steps that find a latency: bisections, then Newton's from below, which never goes too far on a convex curve."""
+HALVINGS, NEWTON, NEAR = 12, 12, 4.0
+"""Steps that find a latency: bisections until the bands asked for are at most so many times what there is, then
+Newton's from below, which never goes too far on a convex curve."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,17 +96,24 @@ def least_latency(
     even = links.band_hz / bits.shape[1]
     low = (wait + bits * (math.log(2.0) / snr)).max(axis=1)
     high = (wait + bits / (even * np.log2(1.0 + snr / even))).max(axis=1)
+    asked = np.full(len(bits), math.inf)  # at `low`
     for _ in range(HALVINGS):
         middle = 0.5 * (low + high)
-        fits = _bands(bits / (middle[:, None] - wait), snr).sum(axis=1) <= links.band_hz
-        low, high = np.where(fits, low, middle), np.where(fits, middle, high)
+        total = _bands(bits / (middle[:, None] - wait), snr).sum(axis=1)
+        fits = total <= links.band_hz
+        low, high, asked = np.where(fits, low, middle), np.where(fits, middle, high), np.where(fits, asked, total)
+        if np.all(asked <= NEAR * links.band_hz):
+            break
     bands = _bands(bits / (low[:, None] - wait), snr)
     for _ in range(NEWTON):
         x = snr / bands
         per_hz = (np.log1p(x) - x / (1.0 + x)) / math.log(2.0)  # dR / dw
         slope = (bits / (low[:, None] - wait) ** 2 / per_hz).sum(axis=1)
         step = (bands.sum(axis=1) - links.band_hz) / slope
-        low = np.where(np.isfinite(step), np.minimum(low + np.maximum(step, 0.0), high), high)
+        later = np.where(np.isfinite(step), np.minimum(low + np.maximum(step, 0.0), high), high)
+        if np.all(later - low <= 1e-15 * low):
+            break
+        low = later
         bands = _bands(bits / (low[:, None] - wait), snr)
     return low, bands
 
@@ -157,21 +165,19 @@ def control(
         raise ValueError(f"control needs Z >= 0, V > 0 and bits > 0, got {queue_s}, {tradeoff}, {rank_bits}")
     count, rank = tails.shape
 
-    def cost(cases: Array) -> Array:
+    def least(cases: Array) -> tuple[float, Decision]:
         lost = np.take_along_axis(tails.T, cases - 1, axis=0).mean(axis=1)
-        return np.asarray(tradeoff * lost + queue_s * least_latency(rank_bits * cases, links)[0])
+        latency, bands = least_latency(rank_bits * cases, links)
+        values = tradeoff * lost + queue_s * latency
+        n = int(values.argmin())
+        return float(values[n]), Decision(kept=cases[n], bands_hz=bands[n], latency_s=float(latency[n]))
 
-    starts = np.repeat(np.arange(1, rank + 1)[:, None], count, axis=1)
-    values = cost(starts)
-    best, value = starts[values.argmin()], values.min()
+    value, best = least(np.repeat(np.arange(1, rank + 1)[:, None], count, axis=1))
     while True:
-        cases = _moves(best, rank)
-        values = cost(cases)
-        if values.min() >= value - 1e-9 * abs(value):
-            break
-        best, value = cases[values.argmin()], values.min()
-    latency, bands = least_latency(rank_bits * best[None], links)
-    return Decision(kept=best, bands_hz=bands[0], latency_s=float(latency[0]))
+        lower, found = least(_moves(best.kept, rank))
+        if lower >= value - 1e-9 * abs(value):
+            return best
+        value, best = lower, found
 
 
 def _moves(kept: Int[np.ndarray, " N"], rank: int) -> Int[np.ndarray, "M N"]:
