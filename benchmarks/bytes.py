@@ -43,15 +43,17 @@ from orthomesh.methods.telling import describe, send
 from orthomesh.presets import default
 from orthomesh.types import COLUMNS, DeviceState, Edge, Phase, Round
 
+LIMIT = SparseOrthogonal(
+    values="int4", mask_code="entropy", sketch_bits=8, sketch=16, run=16, density=0.1, exchange="last"
+)
 LINES: Mapping[str, MethodSettings] = {
     "gossip": GossipLora(),
     "ours": SparseOrthogonal(),
     "int8": SparseOrthogonal(values="int8", mask_code="entropy", sketch_bits=8),
     "deltas": SparseOrthogonal(values="int8", deltas="int4", mask_code="entropy", sketch_bits=8),
     "int4": SparseOrthogonal(values="int4", mask_code="entropy", sketch_bits=8, sketch=16, run=4),
-    "limit": SparseOrthogonal(
-        values="int4", mask_code="entropy", sketch_bits=8, sketch=16, run=16, density=0.1, exchange="last"
-    ),
+    "limit": LIMIT,
+    "detour": replace(LIMIT, detour=True),
 }
 RANK, BLOCKS, HIDDEN, KEYS, WIDE = 32, 28, 1536, 256, 8960
 OUT = (HIDDEN, KEYS, KEYS, HIDDEN, WIDE, WIDE, HIDDEN)

@@ -91,6 +91,8 @@ class SparseOrthogonal:
     """R8: masks and bids as bitmaps, or at their entropy."""
     sketch_bits: Literal[16, 8] = 16
     """R8: of the covariance in a task sketch."""
+    detour: bool = False
+    """R12: in the last round, values that a fade keeps from a member of the cluster go to it over another one."""
     inter_every: Annotated[int, Field(ge=1)] = 1
     """Rounds from one exchange between clusters to the next; they also exchange in the last round."""
     cast: Literal["broadcast", "unicast"] = "broadcast"

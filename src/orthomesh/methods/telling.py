@@ -17,6 +17,7 @@ from ..wireless.link import max_power_w
 from .agreement import agree, offer
 from .clusters import Limits, agreement, arrange, exchange_phases, power_w, talk
 from .coding import coded, is_coded, opened, payload_bits, record
+from .detours import detours
 from .parts import change, fixed_bits, holds, keep_record, member_parts, shape, unpack, values
 from .pooling import averaged, groups
 from .setup import Setup
@@ -121,6 +122,9 @@ def plan(facts: Mapping[int, Facts], t: Round, c: SparseOrthogonal, setup: Setup
     exchanges = exchange_phases(facts, clusters, latest, limits, begin, across)
     if c.on_infeasible != "drop_link":
         exchanges = tuple(with_room(p, facts, setup.radio) if p.name == "intra" else p for p in exchanges)
+    if c.detour and t.is_last:
+        over = detours(exchanges[0], clusters, facts, limits)
+        exchanges = (exchanges[0], *((over,) if over.edges else ()), *exchanges[1:])
     phases += exchanges
     return Plan(phases=phases, clusters=clusters)
 
@@ -148,6 +152,8 @@ def send(device: DeviceState, phase: Phase, t: Round, c: SparseOrthogonal) -> tu
         elif phase.name == "intra":
             own, told = _marked(device, phase, t, c)
             sections = _own_parts(own, told, any(e.fresh for e in edges), c)
+        elif phase.name == "detour":
+            sections = _handed_on(device, carries, any(e.fresh for e in edges), c)
         else:
             sections = _records(device, carries, any(e.fresh for e in edges), c)
         if sections:
@@ -163,6 +169,18 @@ def _own_parts(own: Arrays, told: Arrays, fresh: bool, c: SparseOrthogonal) -> l
     if fresh:
         parts = {**parts, **{name: own[name] for name in ("mask", "code", "sketch", "seed")}}
     return [Section(OWN_COLUMN[name], name, array) for name, array in coded(parts, own["sizes"], c).items()]
+
+
+def _handed_on(device: DeviceState, carries: tuple[int, ...], fresh: bool, c: SparseOrthogonal) -> list[Section]:
+    """Values of other members, as far as the device has them, in the very bits they came in."""
+    sections = []
+    for member in carries:
+        known: Arrays = get(device.bank, f"member/{member}")
+        if "values" in known:
+            names = ("values", "version", *(("mask", "code", "sketch", "seed") if fresh else ()))
+            parts = coded({name: known[name] for name in names}, device.own["sizes"], c)
+            sections += [Section(OWN_COLUMN[name], f"{member}/{name}", a) for name, a in parts.items()]
+    return sections
 
 
 def _records(device: DeviceState, carries: tuple[int, ...], fresh: bool, c: SparseOrthogonal) -> list[Section]:
@@ -185,10 +203,11 @@ def merge(device: DeviceState, inbox: Sequence[Envelope], phase: Phase, t: Round
     bank = dict(device.bank)
     for src, parts in ((e.src, decode(payload)) for e, payload in inbox if payload is not None):
         if phase.name == "intra":
-            held, size = get(bank, f"member/{src}"), device.own["B"].size
-            parts = opened(src, parts, held, device.own["sizes"], c)
-            known = member_parts(src, held, whole(src, parts, held, size), size)
-            bank = put(bank, f"member/{src}", known)
+            bank = _with_member(bank, src, parts, device.own, c)
+            continue
+        if phase.name == "detour":
+            for member in sorted({int(name.split("/")[0]) for name in parts}):
+                bank = _with_member(bank, member, get(parts, str(member)), device.own, c)
             continue
         for cluster in sorted({int(name.split("/")[0]) for name in parts}):
             bank = keep_record(bank, cluster, get(parts, str(cluster)))
@@ -197,6 +216,13 @@ def merge(device: DeviceState, inbox: Sequence[Envelope], phase: Phase, t: Round
         after = replace(after, own=_marked(device, phase, t, c)[0])
         after = replace(after, own=averaged(after, t))
     return after
+
+
+def _with_member(bank: Arrays, member: int, parts: Arrays, own: Arrays, c: SparseOrthogonal) -> dict[str, Array]:
+    """A bank with what a member has told."""
+    held, size = get(bank, f"member/{member}"), own["B"].size
+    parts = opened(member, parts, held, own["sizes"], c)
+    return put(bank, f"member/{member}", member_parts(member, held, whole(member, parts, held, size), size))
 
 
 def _marked(device: DeviceState, phase: Phase, t: Round, c: SparseOrthogonal) -> tuple[Arrays, Arrays]:
