@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
 from orthomesh import peering
 from orthomesh.checkpoint import digest, load_devices
 from orthomesh.engines.deadlines import Patience
-from orthomesh.engines.peer import Peer
+from orthomesh.engines.peer import Peer, difference
 from orthomesh.engines.wire import Stage
 from orthomesh.evaluation.record import Journal
 from orthomesh.experiment import Experiment, Progress, checkpoint_path, finish
+from orthomesh.models.base import load_base
 from orthomesh.node import Node, book, read_node
 from orthomesh.types import Round
 
@@ -106,6 +111,31 @@ def test_terms_name_the_settings_the_base_and_the_version(peer_files: Callable[.
     assert json.loads(story)["seed"] == 0
 
 
+def test_a_base_with_one_other_weight_or_more_layers_is_named(
+    peer_files: Callable[..., list[Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node, x = read_node(peer_files(2)[0])
+    here = peering.terms_of(node, x)
+    base = load_base(x.model)
+    other = copy.deepcopy(base.model)
+    weight = next(other.parameters()).data.view(-1)
+    weight[3] = torch.nextafter(weight[3], torch.tensor(9.0))
+    deeper = copy.deepcopy(base.model)
+    blocks = deeper.get_submodule("model.layers")
+    assert isinstance(blocks, nn.ModuleList)
+    blocks.append(copy.deepcopy(blocks[0]))
+    slots = {**base.slots, **{f"more {k}": slot for k, slot in enumerate(list(base.slots.values())[:7])}}
+    said = []
+    for changed in (replace(base, model=other), replace(base, model=deeper, slots=slots)):
+        monkeypatch.setattr("orthomesh.models.base.load_base", lambda settings, changed=changed: changed)
+        there = peering.terms_of(node, x)
+        assert there[0].base != here[0].base
+        assert there[1] != here[1]  # its messages are of another run
+        said.append(difference(here[2], there[2]))
+    assert re.fullmatch(r"base model is \w{16} here and \w{16} there", said[0])
+    assert said[1].startswith(f"adapted layers is {len(base.slots)} here and {len(slots)} there, base model is ")
+
+
 def test_a_directory_is_one_runs(tmp_path: Path) -> None:
     peering.begin_directory(tmp_path, {"seed": 1})
     peering.begin_directory(tmp_path, {"seed": 1})
@@ -120,7 +150,7 @@ def test_a_device_without_data_cannot_begin(peer_files: Callable[..., list[Path]
         (tmp_path / "mine").mkdir(exist_ok=True)
         (tmp_path / "mine" / f"{name}.jsonl").write_text("")
     empty = replace(x, tasks=replace(x.tasks, names=("mine",), data=str(tmp_path)), devices=1)
-    with pytest.raises(ValueError, match=r"mine"):
+    with pytest.raises(ValueError, match="task 'mine': its split 'train' is empty"):
         peering.check_device(empty, 0)
 
 

@@ -63,10 +63,11 @@ def terms_of(node: Node, x: Experiment) -> tuple[Terms, bytes, bytes]:
     from .models.weights import weights_digest
 
     alike = common(node, x)
-    base = weights_digest(load_base(x.model).model)
+    model = load_base(x.model)
+    base = weights_digest(model.model)
     terms = Terms(run=node.run, config=digest_of(alike)[:32], base=base[:32], version=__version__)
-    told = {"run": node.run, "base model": base[:16], "version": __version__, **alike}
-    return terms, bytes.fromhex(digest_of(vars(terms)))[:RUN_BYTES], json.dumps(told).encode()
+    told = {"run": node.run, "adapted layers": len(model.slots), "base model": base[:16], "version": __version__}
+    return terms, bytes.fromhex(digest_of(vars(terms)))[:RUN_BYTES], json.dumps({**told, **alike}).encode()
 
 
 def check_device(x: Experiment, device: int) -> list[str]:
