@@ -49,6 +49,7 @@ LIMIT = SparseOrthogonal(
 LINES: Mapping[str, MethodSettings] = {
     "gossip": GossipLora(),
     "ours": SparseOrthogonal(),
+    "overheard": SparseOrthogonal(overhear=True),
     "int8": SparseOrthogonal(values="int8", mask_code="entropy", sketch_bits=8),
     "deltas": SparseOrthogonal(values="int8", deltas="int4", mask_code="entropy", sketch_bits=8),
     "int4": SparseOrthogonal(values="int4", mask_code="entropy", sketch_bits=8, sketch=16, run=4),

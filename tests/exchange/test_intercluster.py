@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orthomesh.exchange.intercluster import Link, gateways, is_due, relays
+from orthomesh.exchange.intercluster import Link, gateways, is_due, overheard, relays
 from orthomesh.types import Edge, Phase
 
 Clusters = list[tuple[int, ...]]
@@ -137,6 +137,25 @@ def test_everybody_who_can_gets_everything_once(network: tuple[Clusters, dict[Li
         default=0,
     )
     assert [p.name for p in phases].count("inter") == longest
+
+
+@settings(max_examples=100, deadline=None)
+@given(networks())
+def test_who_overhears_ends_with_the_same_and_hears_it_once(network: tuple[Clusters, dict[Link, float]]) -> None:
+    """Nothing goes out that did not before, and it reaches whoever it reached."""
+    clusters, needed_w = network
+    plain = relays(clusters, needed_w, LIMIT_W)
+    wide = overheard(plain, clusters, needed_w, LIMIT_W)
+    assert follow(clusters, wide) == follow(clusters, plain)
+    arrivals = Counter((e.dst, c) for p in wide for e in p.edges for c in e.carries)
+    assert all(times == 1 for times in arrivals.values())
+    sent = [{(n, p.name, e.src, e.carries) for n, p in enumerate(phases) for e in p.edges} for phases in (plain, wide)]
+    inter = [{(src, carries) for _, name, src, carries in found if name == "inter"} for found in sent]
+    assert inter[0] == inter[1]
+    assert all(p.edges for p in wide)
+    for p in wide:
+        if p.name == "inter":
+            assert all(needed_w[e.src, e.dst] <= LIMIT_W for e in p.edges)
 
 
 @settings(max_examples=100, deadline=None)

@@ -107,8 +107,8 @@ def test_unicast_splits_the_band_and_so_reaches_less_far() -> None:
 def test_between_clusters_a_link_must_carry_all_records_at_once() -> None:
     """Two devices of 1 Mbit: 2 Mbit, 3e-9 / gain W."""
     pair = ((0,), (1,))
-    assert between(facts(everybody(2, 2.9e-6)), pair, RADIO) == ()
-    (phase,) = between(facts(everybody(2, 3.1e-6)), pair, RADIO)
+    assert between(facts(everybody(2, 2.9e-6)), pair, limits()) == ()
+    (phase,) = between(facts(everybody(2, 3.1e-6)), pair, limits())
     assert phase.name == "inter"
     assert {(e.src, e.dst, e.carries) for e in phase.edges} == {(0, 1, (0,)), (1, 0, (1,))}
 
@@ -286,7 +286,7 @@ def test_after_all_phases_everybody_in_reach_has_the_latest(n: int, seed: int) -
 def test_unknown_gains_limit_nothing() -> None:
     told = {k: replace(f, gains={}) for k, f in facts(everybody(4)).items()}
     assert form(told, limits()) == ((0, 1, 2, 3),)
-    assert len(between(told, ((0,), (1,), (2, 3)), RADIO)) > 0
+    assert len(between(told, ((0,), (1,), (2, 3)), limits())) > 0
 
 
 def test_every_solver_keeps_to_the_limits_and_fewest_come_first() -> None:

@@ -370,3 +370,24 @@ def test_a_latecomer_with_an_independent_mask_needs_no_words(play: Play, small: 
     held = {e.owner: e.B for e in played.method.bank(played.last[2]).experts}
     np.testing.assert_array_equal(held[1], 0 + held[1] * (played.masks()[1]))
     assert np.array_equal(played.masks()[[0, 2]], played.masks(0)[[0, 2]])
+
+
+# what is overheard
+
+
+def test_overhearing_brings_the_same_for_fewer_bytes(play: Play, small: Small) -> None:
+    """Three devices, of which two fit one cluster; over an ideal air all hear each other."""
+    c = SparseOrthogonal(density=0.5, max_collision=0.0)
+    plain, wide = play(c, small(3)), play(replace(c, overhear=True), small(3))
+    assert len(plain.infos[-1].plan.clusters) == 2
+    assert plain.owners() == wide.owners() == [[0, 1, 2]] * 3
+    for a, b in zip(plain.last.values(), wide.last.values(), strict=True):
+        for one, other in zip(plain.method.bank(a).experts, wide.method.bank(b).experts, strict=True):
+            np.testing.assert_array_equal(one.B, other.B)
+    assert [p.name for p in wide.infos[-1].plan.phases].count("spread") == 0
+    assert wide.sent("values")[-1] < 0.85 * plain.sent("values")[-1]  # one of six transmissions of a record is saved
+
+
+def test_nobody_overhears_in_unicast(tiny_setup: Setup) -> None:
+    with pytest.raises(ValueError, match="overhear needs cast: broadcast"):
+        SparseOrthogonal(overhear=True, cast="unicast").build(tiny_setup)

@@ -75,6 +75,47 @@ def relays(clusters: Sequence[Sequence[int]], needed_w: Mapping[Link, float], ma
     return tuple(phases)
 
 
+def overheard(
+    phases: Sequence[Phase], clusters: Sequence[Sequence[int]], needed_w: Mapping[Link, float], max_power_w: float
+) -> tuple[Phase, ...]:
+    """The same phases where a gateway's word to another is meant for all of that one's cluster who can hear it.
+
+    A broadcast is sent once however many hear it, so what they have heard need not be spread to them again.
+
+    Args:
+        phases: of `relays`.
+        clusters: members of each.
+        needed_w: power in W that (sender, receiver) needs; a missing pair is out of reach.
+        max_power_w: the limit, W.
+
+    Returns:
+        Phases in order, none empty.
+
+    >>> power = {(i, j): 1.0 for i in range(3) for j in range(3) if i != j}
+    >>> wide = overheard(relays([(0,), (1, 2)], power, 2.0), [(0,), (1, 2)], power, 2.0)
+    >>> [(p.name, [(e.src, e.dst, e.carries) for e in p.edges]) for p in wide]
+    [('inter', [(0, 1, (0,)), (0, 2, (0,)), (1, 0, (1,))])]
+    """
+    home, found, heard = _homes(clusters), list[Phase](), dict[int, set[int]]()
+    for phase in phases:
+        if phase.name == "inter":
+            wide = [
+                edge._replace(dst=k)
+                for edge in phase.edges
+                for k in clusters[home[edge.dst]]
+                if k == edge.dst or needed_w.get((edge.src, k), float("inf")) <= max_power_w
+            ]
+            heard = {}
+            for edge in wide:
+                heard.setdefault(edge.dst, set()).update(edge.carries)
+        else:
+            left = [(e, tuple(c for c in e.carries if c not in heard.get(e.dst, ()))) for e in phase.edges]
+            wide = [edge._replace(carries=carries) for edge, carries in left if carries]
+        if wide:
+            found.append(Phase(name=phase.name, edges=tuple(sorted(wide)), cast=phase.cast))
+    return tuple(found)
+
+
 def gateways(
     clusters: Sequence[Sequence[int]], needed_w: Mapping[Link, float], max_power_w: float
 ) -> dict[Link, float]:

@@ -12,7 +12,7 @@ import numpy as np
 from ..adapters.collision import collision_rate, mean_rate, negotiated_rate
 from ..adapters.collision_rows import expected
 from ..adapters.collision_rows import negotiated as agreed
-from ..exchange.intercluster import Link, relays
+from ..exchange.intercluster import Link, overheard, relays
 from ..planning.problem import Limits as Bounds
 from ..planning.problem import Solver
 from ..planning.serverless import UNLIMITED, leaf_of, price
@@ -33,7 +33,7 @@ class Limits:
     """What a cluster must keep to.
 
     negotiated: masks are agreed on, so that S follows R3 and not (19). sizes: positions of every group of matrices
-    that share a quota, the weights of S.
+    that share a quota, the weights of S. overhear: whether what one gateway tells another is for all who hear it.
     """
 
     max_collision: float
@@ -42,6 +42,7 @@ class Limits:
     radio: Radio
     sizes: tuple[int, ...]
     solver: Solver = "local-search"
+    overhear: bool = False
 
 
 def rates(densities: Array, negotiated: bool) -> Array:
@@ -201,7 +202,7 @@ def agreement(clusters: Iterable[Members], units: Iterable[Members]) -> Phase:
     return Phase(name="masks", edges=tuple(sorted(edges)))
 
 
-def between(facts: Mapping[int, Facts], clusters: tuple[Members, ...], radio: Radio) -> tuple[Phase, ...]:
+def between(facts: Mapping[int, Facts], clusters: tuple[Members, ...], limits: Limits) -> tuple[Phase, ...]:
     """Phases that bring every cluster's record to every device that radio can reach, step 4 of IV-C.
 
     A link counts as usable if it carries the records of all devices at once within the deadline, so that it
@@ -209,12 +210,14 @@ def between(facts: Mapping[int, Facts], clusters: tuple[Members, ...], radio: Ra
     """
     bits = sum(f.payload_bits for f in facts.values())
     needed = {
-        (i, j): broadcast_power_w(bits, [facts[i].gains.get(j, math.inf)], radio)
+        (i, j): broadcast_power_w(bits, [facts[i].gains.get(j, math.inf)], limits.radio)
         for i in facts
         for j in facts
         if i != j
     }
-    return relays(clusters, needed, max_power_w(radio))
+    limit_w = max_power_w(limits.radio)
+    phases = relays(clusters, needed, limit_w)
+    return overheard(phases, clusters, needed, limit_w) if limits.overhear else phases
 
 
 def exchange_phases(
@@ -258,7 +261,7 @@ def exchange_phases(
     served = {(e.src, e.dst) for e in intra}
     intra += [Edge(i, j, carries=(i,), fresh=True) for i, j in begin if (i, j) not in served]
     phases = [Phase(name="intra", edges=tuple(intra), cast=limits.cast)]  # singletons note what they sent in it
-    for phase in between(facts, clusters, limits.radio) if across else ():
+    for phase in between(facts, clusters, limits) if across else ():
         edges = []
         for edge in phase.edges:
             carried = [clusters[c] for c in edge.carries if lacks(edge.dst, clusters[c])]

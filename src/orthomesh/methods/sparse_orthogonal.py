@@ -95,6 +95,8 @@ class SparseOrthogonal:
     """R12: in the last round, values that a fade keeps from a member of the cluster go to it over another one."""
     inter_every: Annotated[int, Field(ge=1)] = 1
     """Rounds from one exchange between clusters to the next; they also exchange in the last round."""
+    overhear: bool = False
+    """What one gateway tells another is for all of that one's cluster who can hear it, and not spread to them again."""
     cast: Literal["broadcast", "unicast"] = "broadcast"
     """R9: one transmission to the whole cluster, or one to each member."""
     on_infeasible: Answer = "drop_link"
@@ -139,6 +141,8 @@ class SparseOrthogonal:
             raise ValueError("pool needs seeds: own and masks: negotiated, since a group is known by its projection")
         if self.pool is not None and self.on_infeasible != "drop_link":
             raise ValueError("pool needs on_infeasible: drop_link, since a group averages exactly what was sent")
+        if self.overhear and self.cast == "unicast":
+            raise ValueError("overhear needs cast: broadcast, in unicast nobody hears what is meant for others")
         if self.pool is not None and self.deltas is not None:
             raise ValueError("pool needs deltas: null, since a group averages whole values")
         if self.on_infeasible != "drop_link" and (

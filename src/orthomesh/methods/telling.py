@@ -86,6 +86,7 @@ def _limits(c: SparseOrthogonal, setup: Setup) -> Limits:
         radio=setup.radio,
         sizes=tuple(sizes.tolist()),
         solver=c.clustering,
+        overhear=c.overhear,
     )
 
 
