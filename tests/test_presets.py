@@ -164,6 +164,13 @@ def test_a_mistake_is_told_with_its_place(overrides: list[str], said: str) -> No
     assert "\n" not in str(error.value)
 
 
+def test_a_mistyped_label_is_told_the_near_one() -> None:
+    with pytest.raises(
+        ValueError, match=r"orthomehs: a method needs its kind, .* did you mean the label 'orthomesh'\?"
+    ):
+        build("default", None, ["methods.orthomehs.masks=independent"])
+
+
 def test_a_mistake_in_a_file_is_told_with_the_file(write: Any) -> None:
     file = write("trian: {steps: 3}\n")
     with pytest.raises(ValueError, match=r"run\.yaml\.trian: there is no such setting\. Did you mean 'train'\?"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -177,16 +178,20 @@ def from_plain(values: Mapping[Any, Any], where: str) -> Experiment:
     methods = values.get("methods") or {}
     if not isinstance(methods, Mapping):
         raise ValueError(f"{where}.methods: a mapping of labels to settings belongs here, got {methods!r}")
-    chosen = {str(k): _method(str(k), v, where) for k, v in methods.items() if v is not None}
+    named = [str(k) for k, v in methods.items() if isinstance(v, Mapping) and "kind" in v]
+    chosen = {str(k): _method(str(k), v, where, named) for k, v in methods.items() if v is not None}
     return parse(Experiment, {**values, "methods": chosen}, where)
 
 
-def _method(label: str, values: Any, where: str) -> MethodSettings:
+def _method(label: str, values: Any, where: str, named: Sequence[str]) -> MethodSettings:
+    """One method's settings; `named` are the labels that have all they need, of which a mistyped one may be meant."""
     place = f"{where}.methods.{label}"
     if label in (BASE, ORACLE) or not label.replace("-", "").replace("_", "").isalnum():
         raise ValueError(f"{place}: a label is made of letters, digits, - and _, and not {BASE} or {ORACLE}")
     if not isinstance(values, Mapping) or "kind" not in values:
-        raise ValueError(f"{place}: a method needs its kind, one of {', '.join(METHODS)}")
+        meant = difflib.get_close_matches(label, named, n=1)
+        hint = f", or did you mean the label {meant[0]!r}?" if meant else ""
+        raise ValueError(f"{place}: a method needs its kind, one of {', '.join(METHODS)}{hint}")
     kind = str(values["kind"])
     if kind not in METHODS:
         raise ValueError(f"{place}.kind: there is no method {kind!r}.{near(kind, METHODS)}")

@@ -37,3 +37,5 @@ def test_qwen_on_paper(tmp_path: Path) -> None:
 def test_no_configuration_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has no configuration here or on the hub"):
         size_of(ModelSettings(source=str(tmp_path / "none")))
+    with pytest.raises(ValueError, match="hf download nobody/nothing --local-dir DIR; then --model DIR"):
+        size_of(ModelSettings(source="nobody/nothing"))

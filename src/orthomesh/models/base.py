@@ -152,8 +152,21 @@ def load_model(source: str, dtype: torch.dtype) -> tuple[Any, Any]:
         model = AutoModelForCausalLM.from_pretrained(place, dtype=dtype)
     except Exception as error:  # whatever the loader finds wrong, the user needs one sentence
         reason = " ".join(str(error).split())[:300]
-        raise ValueError(f"model.source: {place} does not load as a causal language model: {reason}") from None
+        raise ValueError(
+            f"model.source: {place} does not load as a causal language model: {reason}{how_to_get(place)}"
+        ) from None
     return model, tokenizer
+
+
+def how_to_get(source: str) -> str:
+    """A sentence on how a model is had that is named as on the hub; nothing about a directory.
+
+    >>> how_to_get("owner/name")
+    '. Where there is a network: hf download owner/name --local-dir DIR; then --model DIR'
+    """
+    if Path(source).is_dir() or source.count("/") != 1:
+        return ""
+    return f". Where there is a network: hf download {source} --local-dir DIR; then --model DIR"
 
 
 def _special_tokens(tokenizer: Any, num_embeddings: int, source: str) -> tuple[int, int]:

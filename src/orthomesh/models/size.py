@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any, NamedTuple
 
-from .base import FAMILIES, LIKE_LLAMA
+from .base import FAMILIES, LIKE_LLAMA, how_to_get
 from .settings import EMBEDDED, TINY, ModelSettings
 
 
@@ -40,7 +40,9 @@ def size_of(settings: ModelSettings) -> Size:
         config = AutoConfig.from_pretrained(source)
     except Exception as error:  # whatever the loader finds wrong, the user needs one sentence
         reason = " ".join(str(error.__cause__ or error).split())[:300]
-        raise ValueError(f"model.source: {settings.source} has no configuration here or on the hub: {reason}") from None
+        raise ValueError(
+            f"model.source: {settings.source} has no configuration here or on the hub: {reason}{how_to_get(source)}"
+        ) from None
     with torch.device("meta"):
         make: Any = AutoModelForCausalLM.from_config
         model = make(config)
