@@ -294,6 +294,7 @@ def arm(at: str, how: int) -> None:
     before(Peer, "meet", lambda p: place == "meeting")
     before(Peer, "map", lambda p, *_: now(p) and place == "training")
     before(Peer, "share", lambda p, *_: now(p) and place == "facts")
+    before(Peer, "_say", lambda p, dst, talk, said: now(p) and place == f"turn {talk.turn}")
     before(Peer, "exchange", lambda p, *_: now(p) and place == f"phase {p._phase}")
 
     def waiting(peer: Peer, wanted: Any, sent: Any) -> bool:

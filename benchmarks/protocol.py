@@ -6,7 +6,9 @@ copy at each receiver is lost by itself, delayed by up to 0.1 s and so overtaken
 after 0.5 s, doubling to 4 s. A broadcast counts once; `new` counts no repetitions. The centralised result is that of
 `clustering_merge`; `diff`, the clusters that only one of the two has, must be 0.
 
-    python -m benchmarks.protocol [--devices 10 100 1000] [--losses 0 0.3 0.7] [--seeds 1]
+    python -m benchmarks.protocol [--devices 10 100 1000] [--losses 0 0.3 0.7] [--seeds 1] [--turns]
+
+With `--turns` only as runs do it (`topology/conversation.py`): facts are known, all speak in turns, nothing is lost.
 
 Expected: below 2 new SUMMARY per device, about 8 new PROPOSE, and 2 new messages per merger (MERGE_REQ, MERGE_ACK).
 """
@@ -21,10 +23,12 @@ import numpy as np
 
 from orthomesh.adapters.collision import collision_rate, mean_rate
 from orthomesh.adapters.collision_rows import expected
+from orthomesh.exchange.framing import talk_bytes
 from orthomesh.rng import stream
 from orthomesh.topology.clustering_instance import Instance
 from orthomesh.topology.clustering_merge import Merging, merge_rounds
 from orthomesh.topology.clusterstate import Rules
+from orthomesh.topology.conversation import converse
 from orthomesh.topology.lossy import Weather, chances, simulate
 from orthomesh.topology.messages import Kind, Leaf
 
@@ -86,13 +90,31 @@ def row(num_devices: int, loss: float, seed: int, known: Merging, leaves: list[L
     )
 
 
+def turns(num_devices: int, known: Merging, leaves: list[Leaf]) -> str:
+    """The same in turns, after facts were told: turns, bytes a device, framing on sockets a device, wrong clusters."""
+    began = time.process_time()
+    ended = converse({leaf.id: leaf for leaf in leaves}, price, 0)
+    cpu_s = time.process_time() - began
+    wrong = len(set(ended.clusters) ^ set(known.clusters))
+    told = sum(ended.told.values()) / num_devices
+    framing = sum(talk_bytes(ended.turns, n, num_devices - 1) for n in ended.copies.values()) / num_devices
+    return f"{num_devices:6d} {ended.turns:6d} {told:8.0f} {framing:9.0f} {wrong:6d} {cpu_s:7.2f}"
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--devices", type=int, nargs="+", default=[10, 100, 1000])
     parser.add_argument("--losses", type=float, nargs="+", default=[0.0, 0.3, 0.7])
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--turns", action="store_true", help="as runs do it")
     asked = parser.parse_args()
+    if asked.turns:
+        print("     M  turns    bytes   framing  wrong   cpu s")
+        for num_devices in asked.devices:
+            leaves = world(num_devices, 0)
+            print(turns(num_devices, central(leaves), leaves), flush=True)
+        return
     print("messages sent per device by kind; bytes per device, mean and largest; seconds of air, of processor")
     names = " ".join(f"{kind.name:>9}" for kind in COLUMNS)
     print(f"     M loss rounds      K diff  {names}  newSUM newPRO merger    bytes  largest    air s   cpu s")

@@ -254,7 +254,7 @@ class Peer:
         talk = begin(me, forming.leaves, forming.price, t.index)
         while True:
             told += sum(len(encode(m)) for m in talk.says)
-            said = {k: spoken(talk, forming.leaves, k) for k in sorted(others)}
+            said = {k: spoken(talk, k) for k in sorted(others)}
             copies += sum(map(len, said.values()))
             sent = [self._say(k, talk, said[k]) for k in said]
             if is_over(talk, self._steps, count):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from bisect import bisect_left
 from functools import partial
 
 import numpy as np
@@ -50,8 +51,7 @@ def _price(
 
 
 def _needed_w(leaf: Leaf, leaves: tuple[Leaf, ...], limits: Limits, radio: Radio) -> float:
-    to = dict(leaf.links)
-    told = [to[other.id] for other in leaves if other.id != leaf.id]
+    told = [leaf.links[bisect_left(leaf.links, (other.id,))][1] for other in leaves if other.id != leaf.id]
     gains = [math.inf if gain == UNLIMITED else gain for gain in told]
     if limits.cast == "broadcast":
         return broadcast_power_w(leaf.payload_bits, gains, radio)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -162,15 +163,12 @@ def offer(state: State, other: Cluster) -> Offer | None:
     if own & theirs or (own | theirs) & state.gone:
         return None
     leaves: dict[int, Leaf] = {state.id: state.leaf}
-    my_reach = frozenset(j for j, _ in state.leaf.links)
-    for k in own | theirs:
-        if k != state.id and k not in state.peers:
+    if not all(reaches(state.leaf, k) for k in theirs):
+        return None
+    for k in (own | theirs) - {state.id}:
+        if k not in state.peers or not state.peers[k].reach.issuperset(theirs if k in own else own):
             return None
-        reach = my_reach if k == state.id else state.peers[k].reach
-        if not reach.issuperset(theirs if k in own else own):
-            return None
-        if k != state.id:
-            leaves[k] = state.peers[k].leaf
+        leaves[k] = state.peers[k].leaf
     price = state.rules.price(tuple(leaves[k] for k in sorted(leaves)))
     if price is None:
         return None
@@ -178,3 +176,9 @@ def offer(state: State, other: Cluster) -> Offer | None:
         raise ValueError(f"clustering: the price of {sorted(leaves)} is not a number, got {price}")
     heads = sorted((state.cluster.head, other.head))
     return (*price, heads[0], heads[1])
+
+
+def reaches(leaf: Leaf, other: int) -> bool:
+    """Whether a device has a link to another."""
+    at = bisect_left(leaf.links, (other,))
+    return at < len(leaf.links) and leaf.links[at][0] == other

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from .clusterstate import Price, Rules, State, is_settled
+from .clusterstate import Price, Rules, State, is_settled, reaches
 from .messages import Cluster, Kind, Leaf, Message, encode
 from .protocol import Down, Event, Out, Received, Tick, start, step
 
@@ -98,14 +98,17 @@ def most_turns(count: int) -> int:
 
 
 def linked(one: Leaf, other: Leaf) -> bool:
-    """Whether either reaches the other, so that it hears what is meant for everybody."""
-    return any(j == other.id for j, _ in one.links) or any(j == one.id for j, _ in other.links)
+    """Whether either reaches the other."""
+    return reaches(one, other.id) or reaches(other, one.id)
 
 
-def spoken(talk: Talk, leaves: Mapping[int, Leaf], to: int) -> tuple[Message, ...]:
-    """What a device says in a turn to another: what is for it alone, and for everybody if they are linked."""
-    near = linked(leaves[talk.state.id], leaves[to])
-    return tuple(m for m in talk.says if m.to == to or (m.to is None and near))
+def spoken(talk: Talk, to: int) -> tuple[Message, ...]:
+    """What a device says in a turn to another: what is for it alone, and for everybody.
+
+    As with facts, everybody hears what is for everybody, so that who is linked to a member but not to the head does
+    not go on asking for what is taken.
+    """
+    return tuple(m for m in talk.says if m.to is None or m.to == to)
 
 
 def outcome(talk: Talk) -> Message:
@@ -156,15 +159,14 @@ def converse(leaves: Mapping[int, Leaf], price: Price, epoch: int) -> Ended:
 
     talks = {k: begin(k, leaves, once, epoch) for k in sorted(leaves)}
     told, copies = dict.fromkeys(talks, 0), dict.fromkeys(talks, 0)
-    ears = {k: [j for j in talks if j != k and linked(leaves[j], leaves[k])] for k in talks}
     while not all(is_over(talk, 1, len(talks)) for talk in talks.values()):
         for k, talk in talks.items():
             told[k] += sum(len(encode(m)) for m in talk.says)
-            copies[k] += sum(len(ears[k]) if m.to is None else 1 for m in talk.says)
+            copies[k] += sum(len(talks) - 1 if m.to is None else 1 for m in talk.says)
         lowest = min(talk.quiet for talk in talks.values())
         after = {}
         for k, talk in talks.items():
-            heard = [m for j in ears[k] for m in talks[j].says if m.to in (None, k)]
+            heard = [m for j in talks if j != k for m in spoken(talks[j], k)]
             after[k] = hear(talk, heard, (), (lowest,))
         talks = after
     for k, talk in talks.items():
