@@ -264,6 +264,14 @@ def test_one_that_claims_to_be_far_ahead_is_not_followed_and_two_are(air: Ether)
     assert made[0].ahead(here) == Stage(0, 7)  # the only one that is there
 
 
+def test_two_of_three_that_come_back_together_find_the_third(air: Ether) -> None:
+    made = in_air(3, last=Stage(1, 9))
+    made[2].begin(Stage(0, 7))  # it has gone on alone
+    met(made)
+    assert [p.ahead(Stage(0, 1)) for p in made] == [Stage(0, 7), Stage(0, 7), Stage(0, 1)]
+    assert not made[0].box.refused
+
+
 def test_a_device_that_never_comes_is_named(peers: Callable[..., list[Peer]]) -> None:
     (a,) = peers(1, absent=1, changes={0: {"patience": replace(PATIENCE, meet_s=0.5)}})
     assert a.meet() == {1: "does not answer"}

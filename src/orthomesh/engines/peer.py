@@ -376,11 +376,11 @@ class Peer:
     def ahead(self, here: Stage) -> Stage:
         """The furthest round that two devices say they are in, at least `here`.
 
-        One alone is not followed while another is connected: its claim is counted, and told once. Where only one is
-        there its word has to do.
+        One alone is not followed while two others are connected: its claim is counted, and told once. Where there are
+        fewer its word has to do: two of three that come back at the same time find the third, which has gone on.
         """
         claims = self.claims()
-        if len(claims) > 1:
+        if len(claims) > 2:
             (alone, k), claims = claims[0], claims[1:]
             if alone > max(here, claims[0][0]):
                 self.box.doubt(k, alone)
