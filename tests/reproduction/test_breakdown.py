@@ -9,7 +9,16 @@ import pytest
 
 from orthomesh.evaluation.record import Journal
 from orthomesh.experiment import ORACLE
-from orthomesh.reproduction.breakdown import CAUSES, STAGES, Breakdown, right_expert
+from orthomesh.reproduction.breakdown import (
+    CAUSES,
+    HEAD,
+    STAGES,
+    Breakdown,
+    as_markdown,
+    as_table,
+    losses,
+    right_expert,
+)
 from orthomesh.reproduction.runs import broken_down
 from orthomesh.types import Bank, DeviceState, Expert
 
@@ -22,6 +31,20 @@ def test_drops_on_paper() -> None:
     assert list(found) == list(CAUSES)
     assert list(found.values()) == pytest.approx([0.1, 0.3, 0.0, 0.05])
     assert sum(found.values()) == pytest.approx(0.9 - 0.45)
+
+
+def test_a_table_of_two_tasks_and_two_seeds_on_paper() -> None:
+    seeds = [{"a": (0.9, 0.8, 0.5, 0.5, 0.4), "b": (0.5,) * 5}, {"a": (0.7, 0.6, 0.5, 0.5, 0.4), "b": (0.5,) * 5}]
+    each = [Breakdown({s: {t: v[n] for t, v in one.items()} for n, s in enumerate(STAGES)}) for one in seeds]
+    a, b, mean = losses("Ours", each, ("a", "b"))
+    assert a.stages == pytest.approx((80, 70, 50, 50, 40))
+    assert a.drops == pytest.approx((10, 20, 0, 10))
+    assert mean.stages == pytest.approx((65, 60, 50, 50, 45))
+    assert sum(mean.drops) == pytest.approx(65 - 45)
+    assert as_markdown([a, b, mean]).splitlines()[2] == "| Ours | a | 80.0 | 50.0 | 40.0 | 10.0 | 20.0 | 0.0 | 10.0 |"
+    table = as_table([a, b, mean])
+    assert [column.header for column in table.columns] == [HEAD[0], *HEAD[2:]]
+    assert [list(column.cells) for column in table.columns][:4] == [["Ours"], ["65.0"], ["50.0"], ["45.0"]]
 
 
 def test_the_right_expert_is_an_owners_or_nobodys() -> None:

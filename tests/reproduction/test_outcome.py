@@ -22,7 +22,7 @@ def test_every_file_is_there(said: list[Any], done: Any) -> None:
     names = {p.name for p in said if isinstance(p, Path)}
     assert all((done.out / name).stat().st_size for name in names)
     figures = ("table1", "frontier-bytes", "frontier-seconds", "breakdown", "breakdown-orthomesh", "breakdown-paper")
-    assert names >= {"table1.csv", "table1.tex", "table1.md", "frontier.csv", "breakdown.csv"}
+    assert names >= {"table1.csv", "table1.tex", "table1.md", "frontier.csv", "breakdown.csv", "breakdown.md"}
     assert names >= {f"{name}.{end}" for name in figures for end in ("svg", "png")}
 
 

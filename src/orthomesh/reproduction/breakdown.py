@@ -14,10 +14,13 @@ by construction. A drop below zero is a gain.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
+
+import numpy as np
+from rich.table import Table
 
 from ..evaluation.accuracy import Exam, Score, mean_accuracy
 from ..evaluation.examine import examine, examine_oracle
@@ -28,6 +31,7 @@ from ..types import Bank, DeviceState, Engine
 STAGES = ("trained", "joined apart", "joined", "held", "given")
 CAUSES = ("collisions", "averaging", "radio", "choice")
 """Between neighbouring stages."""
+MEAN = "mean"
 
 
 class Breakdown(NamedTuple):
@@ -39,6 +43,62 @@ class Breakdown(NamedTuple):
         """What each cause costs one task; they add up to trained - given."""
         at = [self.stages[stage][task] for stage in STAGES]
         return {cause: at[n] - at[n + 1] for n, cause in enumerate(CAUSES)}
+
+
+HEAD = ("method", "task", "as trained", "aggregated", "answered", *(f"- {cause}" for cause in CAUSES))
+"""Of the table: a task by its own expert before and after aggregation, what devices answer, and who took what."""
+
+
+class Loss(NamedTuple):
+    """One task under one method, or the mean over its tasks: %, mean over seeds. drops: in the order of `CAUSES`."""
+
+    method: str
+    task: str
+    stages: tuple[float, ...]
+    drops: tuple[float, ...]
+
+
+def losses(method: str, each: Sequence[Breakdown], tasks: Sequence[str]) -> list[Loss]:
+    """Every task of a method, then their mean.
+
+    Args:
+        method: its title.
+        each: of every seed.
+        tasks: in order.
+    """
+    found = []
+    for task in tasks:
+        stages = tuple(100 * float(np.mean([b.stages[s][task] for b in each])) for s in STAGES)
+        drops = tuple(100 * float(np.mean([b.drops(task)[c] for b in each])) for c in CAUSES)
+        found.append(Loss(method, task, stages, drops))
+    means = (tuple(np.mean([getattr(one, part) for one in found], axis=0).tolist()) for part in ("stages", "drops"))
+    return [*found, Loss(method, MEAN, *means)]
+
+
+def cells(loss: Loss) -> list[str]:
+    """A line of the table, under `HEAD`."""
+    at = dict(zip(STAGES, loss.stages, strict=True))
+    told = (at["trained"], at["joined"], at["given"], *loss.drops)
+    return [loss.method, loss.task, *(f"{value:.1f}" for value in told)]
+
+
+def as_table(found: Sequence[Loss]) -> Table:
+    """Means over tasks, for a terminal."""
+    table = Table(title="what is lost on the way to an answer, %, mean over tasks and seeds", box=None)
+    for n, name in enumerate(HEAD):
+        if n != 1:
+            table.add_column(name, justify="left" if n == 0 else "right", no_wrap=True)
+    for loss in found:
+        if loss.task == MEAN:
+            first, _, *rest = cells(loss)
+            table.add_row(first, *rest)
+    return table
+
+
+def as_markdown(found: Sequence[Loss]) -> str:
+    """All tasks of all methods."""
+    lines = [HEAD, ["---"] * 2 + ["---:"] * (len(HEAD) - 2), *(cells(loss) for loss in found)]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
 def right_expert(device: DeviceState, bank: Callable[[DeviceState], Bank], owners: tuple[int, ...]) -> Bank:

@@ -7,14 +7,13 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 from rich.table import Table
 
 from ..checkpoint import write_whole
 from ..evaluation.statistics import Interval
 from ..experiment import ORACLE, Experiment
 from . import plots, scene, tables
-from .breakdown import CAUSES, STAGES, Breakdown
+from .breakdown import CAUSES, MEAN, STAGES, Loss, as_markdown, as_table, losses
 from .printed import remarks
 from .record import Line, Point, against_ours, directories, frontier, lines, short_of_seeds, unread
 from .rows import OURS, Row
@@ -63,7 +62,8 @@ def _table(what: str, rows: Sequence[Row], runs: Mapping[Path, Experiment], out:
     if what == "table1":
         sending = [line.row for line in found if line.sent and line.row.settings is not None]
         drawn |= frontiers({row: frontier(row.label, directories(row, runs)) for row in sending}, out, paths)
-        drawn |= _breakdowns(found, runs, out, paths)
+        broken, lost = _breakdowns(found, runs, out, paths)
+        drawn, said = drawn | broken, [*said, *lost]
     notes, nothing = draw(drawn, out, paths), unread(rows, list(runs))
     told = (*verdicts(found), *nothing, *remarks(what), *few(seeds), *fewer(short), *notes)
     said += [f"note: {one}" for one in told]
@@ -152,36 +152,34 @@ def _csv(path: Path, names: Sequence[str], rows: Iterable[Sequence[object]]) -> 
 
 def _breakdowns(
     found: Sequence[Line], runs: Mapping[Path, Experiment], out: Path, paths: list[Path]
-) -> dict[str, scene.Scene]:
+) -> tuple[dict[str, scene.Scene], list[Table]]:
     """From the oracle down to the answer given, for every method with experts: by task, and methods side by side."""
-    rows: list[Sequence[object]] = []
-    means: dict[str, dict[str, float]] = {}
+    told: list[Loss] = []
     drawn = {}
     for line in found:
         each = [b for d, x in runs.items() if (b := broken_down(d, x, line.row.label)) is not None]
         if not each:
             continue
-        by_task = {task: _parts(each, task) for task in line.tasks}
-        rows += [
-            (line.row.title, task, *(100 * float(np.mean([b.stages[s][task] for b in each])) for s in STAGES),
-             *(parts[c] for c in CAUSES))
-            for task, parts in by_task.items()
-        ]  # fmt: skip
-        means[line.row.title] = {k: float(np.mean([p[k] for p in by_task.values()])) for k in ("given", *CAUSES)}
+        mine = losses(line.row.title, each, line.tasks)
+        told += mine
         words = "from each task's own expert (top of a bar) down to what devices answer rightly"
         title = f"{line.row.title}: what is lost on the way"
-        drawn[f"breakdown-{line.row.label}"] = plots.stacked(title, words, by_task, CAUSES)
-    if not means:
-        return {}
+        bars = {loss.task: _parts(loss) for loss in mine if loss.task != MEAN}
+        drawn[f"breakdown-{line.row.label}"] = plots.stacked(title, words, bars, CAUSES)
+    if not told:
+        return {}, []
+    rows = [(one.method, one.task, *one.stages, *one.drops) for one in told if one.task != MEAN]
     paths.append(_csv(out / "breakdown.csv", ("method", "task", *STAGES, *CAUSES), rows))
+    paths.append(put(out / "breakdown.md", as_markdown(told)))
     words = "mean over tasks and seeds: from the oracle (top of a bar) down to what devices answer rightly"
-    return {"breakdown": plots.stacked("What is lost on the way to an answer", words, means, CAUSES), **drawn}
+    means = {loss.method: _parts(loss) for loss in told if loss.task == MEAN}
+    whole = {"breakdown": plots.stacked("What is lost on the way to an answer", words, means, CAUSES)}
+    return whole | drawn, [as_table(told)]
 
 
-def _parts(each: Sequence[Breakdown], task: str) -> dict[str, float]:
-    """What is given and what every cause takes, %, mean over seeds."""
-    given = {"given": 100 * float(np.mean([b.stages["given"][task] for b in each]))}
-    return given | {c: 100 * float(np.mean([b.drops(task)[c] for b in each])) for c in CAUSES}
+def _parts(loss: Loss) -> dict[str, float]:
+    """What is given and what every cause takes, %."""
+    return {"given": loss.stages[-1], **dict(zip(CAUSES, loss.drops, strict=True))}
 
 
 def _figure_4(rows: Sequence[Row], runs: Mapping[Path, Experiment], out: Path) -> Said:

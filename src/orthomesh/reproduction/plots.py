@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -185,16 +186,17 @@ def stacked(title: str, subtitle: str, bars: Mapping[str, Mapping[str, float]], 
                 marks.append(bar(left, y(level + drop), right, y(level), colour))
                 level += drop
         middle = (left + right) / 2
-        marks.append(Words(at=(middle, BOTTOM + 18), text=name[:14], anchor="middle", colour=SOFT, size=11.5))
+        for row, text in enumerate(textwrap.wrap(name, max(8, int(wide / 6.5)))[:2]):
+            marks.append(Words(at=(middle, BOTTOM + 17 + 13 * row), text=text, anchor="middle", colour=SOFT, size=11.5))
         marks.append(
             Dot(at=(middle, y(bars[name]["given"])), radius=2.5, colour=INK, tip=f"{name}: {_said(bars[name])}")
         )
     place = LEFT
     for label, colour in (("answered rightly", PALETTE[0]), *zip(causes, CAUSES, strict=True)):
-        marks.append(bar(place, BOTTOM + 34, place + 12, BOTTOM + 46, colour))
-        marks.append(Words(at=(place + 18, BOTTOM + 45), text=label))
+        marks.append(bar(place, BOTTOM + 46, place + 12, BOTTOM + 58, colour))
+        marks.append(Words(at=(place + 18, BOTTOM + 57), text=label))
         place += 40 + 8.0 * len(label)
-    return Scene(width=1000, height=int(BOTTOM + 64), marks=tuple(marks))
+    return Scene(width=1000, height=int(BOTTOM + 76), marks=tuple(marks))
 
 
 def _said(parts: Mapping[str, float]) -> str:
