@@ -1,13 +1,14 @@
 """How cost grows with devices and workers: CPU seconds and memory per device, in one process, on workers, on Ray.
 
-Embedded tasks, 5 steps of 8 examples a round, 3 rounds, the first of which warms up and is not counted. CPU is that of
-this process and of all workers; memory is what this process holds beyond its state before the first device, over the
-number of devices, since workers hold the model and no device. `waits` is wall time over the CPU time a worker had.
+Embedded tasks, 2 rounds of 2 steps of 4 examples: the first also finds masks and clusters, after the second, the last,
+everybody has what everybody learnt. The circle grows with the devices, so that as many are near. CPU is that of this
+process and of all workers, once they have loaded the model; memory is what this process holds beyond its state before
+the first device, over the number of devices, since workers hold the model and no device.
 
     python -m benchmarks.scaling [--devices 10 50 200 500] [--engine inprocess ray] [--workers 1 2] [--method gossip]
-    python -m benchmarks.scaling --plot scaling.svg --method gossip orthomesh
+    python -m benchmarks.scaling --records scaling.jsonl --plot scaling.svg --method gossip orthomesh
 
-Each line is a process of its own.
+Each line is a process of its own. What is on record is not measured again.
 """
 
 from __future__ import annotations
@@ -19,14 +20,19 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import argparse
+import itertools
 import json
+import math
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-ROUNDS = 3
+ROUNDS = 2
+NEAR_M = 400.0
+"""Radius of the circle for fifty devices."""
 
 
 def measure(num_devices: int, engine: str, workers: int, label: str) -> dict[str, Any]:
@@ -52,30 +58,33 @@ def measure(num_devices: int, engine: str, workers: int, label: str) -> dict[str
     pin_threads(1)
     setup = Setup(
         seed=0, assignment=tuple(list(TASKS)[k % len(TASKS)] for k in range(num_devices)), model=ModelSettings(),
-        train=TrainSettings(steps=5, batch_size=8), tasks=TaskSettings(train_examples=40, test_examples=1),
+        train=TrainSettings(steps=2, batch_size=4), tasks=TaskSettings(train_examples=8, test_examples=1),
         radio=Radio(deadline_s=5.0),
     )  # fmt: skip
     method = (GossipLora() if label == "gossip" else SparseOrthogonal()).build(setup)
-    air = SimulatedAir(channel=Channel(radius_m=400.0), radio=setup.radio, seed=0, num_devices=num_devices)
+    channel = Channel(radius_m=NEAR_M * (num_devices / 50) ** 0.5)
+    air = SimulatedAir(channel=channel, radio=setup.radio, seed=0, num_devices=num_devices)
     pool = ray_pool(workers, 1) if engine == "ray" else worker_pool(workers, 1)
     run, me = InProcess(num_devices, pool), psutil.Process()
     pids = {0: me.pid, **(dict(enumerate(_pids(pool, workers), 1)) if pool else {})}
     load_base(setup.model)  # plans look at it; it is not of the devices
+    if pool:
+        for done in [pool.submit(_load, setup.model) for _ in range(4 * workers)]:
+            done.result()
     before = me.memory_info().rss
     devices = {k: method.init(k) for k in run.hosted}
-    started, spent, most = 0.0, 0.0, 0
+    cpu_ms, kB, started = [], [], time.monotonic()
     for index in range(ROUNDS):
-        if index == 1:
-            started, spent = time.monotonic(), _cpu_s(pids)
+        spent = _cpu_s(pids)
         devices, _ = run_round(Round(0, index, ROUNDS), devices, method, air, run)
-        most = max(most, me.memory_info().rss - before)
-    wall_s, cpu_s = time.monotonic() - started, _cpu_s(pids) - spent
+        cpu_ms.append(1e3 * (_cpu_s(pids) - spent) / num_devices)
+        kB.append((me.memory_info().rss - before) / 1e3 / num_devices)
+    wall_s, held = time.monotonic() - started, [psutil.Process(pid).memory_info().rss / 1e6 for pid in pids.values()]
     if pool:
         pool.shutdown()
     return {
-        "devices": num_devices, "engine": engine, "workers": workers, "method": label,
-        "cpu_ms": 1e3 * cpu_s / num_devices / (ROUNDS - 1), "wall_s": wall_s / (ROUNDS - 1),
-        "kB": most / 1e3 / num_devices, "sha256": digest(devices),
+        "devices": num_devices, "engine": engine, "workers": workers, "method": label, "cpu_ms": cpu_ms, "kB": kB,
+        "wall_s": wall_s, "worker_MB": max(held[1:], default=0.0), "sha256": digest(devices),
     }  # fmt: skip
 
 
@@ -93,6 +102,13 @@ def _who() -> int:
     return os.getpid()
 
 
+def _load(settings: Any) -> None:
+    from orthomesh.models.base import load_base
+
+    load_base(settings)
+    time.sleep(0.2)  # so that each worker gets one
+
+
 def _cpu_s(pids: dict[int, int]) -> float:
     import psutil
 
@@ -102,34 +118,83 @@ def _cpu_s(pids: dict[int, int]) -> float:
 def table(found: list[dict[str, Any]]) -> str:
     """Markdown, a line a run."""
     lines = [
-        "| method | engine | workers | devices | CPU a device and round, ms | memory a device, kB | wall a round, s |",
-        "|---|---|---|---|---|---|---|",
+        "| method | engine | workers | devices | CPU a device, ms: first round | last | memory, kB: first | last "
+        "| a worker, MB | wall, s |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for r in found:
-        lines.append(
-            f"| {r['method']} | {r['engine']} | {r['workers']} | {r['devices']} | {r['cpu_ms']:.1f} | {r['kB']:.0f} "
-            f"| {r['wall_s']:.1f} |"
-        )
+        run = "{method} | {engine} | {workers} | {devices}".format(**r)
+        (cpu, cpu_last), (kB, kB_last) = r["cpu_ms"], r["kB"]
+        spent = f"{cpu:.0f} | {cpu_last:.0f} | {kB:.0f} | {kB_last:.0f} | {r['worker_MB']:.0f} | {r['wall_s']:.0f}"
+        lines.append(f"| {run} | {spent} |")
     return "\n".join(lines)
 
 
-def plot(found: list[dict[str, Any]], path: Path) -> None:
-    """CPU and memory per device over the number of devices."""
-    import plotly.graph_objects as go
-    from plotly.subplots import make_subplots
+def drawing(found: list[dict[str, Any]]) -> str:
+    """CPU and, below it, memory per device over the number of devices, as SVG."""
+    from dataclasses import replace
 
-    figure = make_subplots(rows=1, cols=2, subplot_titles=("CPU a device and round, ms", "memory a device, kB"))
-    for name in dict.fromkeys((r["method"], r["engine"], r["workers"]) for r in found):
-        mine = [r for r in found if (r["method"], r["engine"], r["workers"]) == name]
-        for column, field in ((1, "cpu_ms"), (2, "kB")):
-            line = go.Scatter(
-                x=[r["devices"] for r in mine], y=[r[field] for r in mine], mode="lines+markers",
-                name="{}, {}, {} workers".format(*name), showlegend=column == 1,
-            )  # fmt: skip
-            figure.add_trace(line, row=1, col=column)
-    figure.update_xaxes(type="log", title="devices")
-    figure.update_yaxes(rangemode="tozero")
-    figure.write_html(path, include_plotlyjs=True)
+    from orthomesh.reproduction.plots import Axes, Curve, curves
+    from orthomesh.reproduction.scene import Dot, Line, Scene, Words, svg
+
+    names = list(dict.fromkeys((r["method"], r["engine"], r["workers"]) for r in found))
+
+    def scene(title: str, subtitle: str, suffix: str, value: Callable[[dict[str, Any]], float]) -> Scene:
+        lines = []
+        for method, engine, workers in names:
+            mine = sorted(
+                (r for r in found if (r["method"], r["engine"], r["workers"]) == (method, engine, workers)),
+                key=lambda r: r["devices"],
+            )
+            where = "one process" if engine == "inprocess" and workers == 1 else f"{engine}, {workers}"
+            lines.append(Curve(f"{method}, {where}", tuple((r["devices"], value(r), math.nan) for r in mine)))
+        most = max(p[1] for line in lines for p in line.spots)
+        step = 10.0 ** math.floor(math.log10(most))
+        axes = Axes(title, subtitle, "devices", log=True, top=step * math.ceil(most / step), suffix=suffix)
+        return curves(axes, lines)
+
+    upper = scene(
+        "CPU of a device", "both rounds of a run; this process and all workers", " ms", lambda r: sum(r["cpu_ms"])
+    )
+    lower = scene(
+        "Memory of a device",
+        "most of what the simulation holds, over the number of devices",
+        " kB",
+        lambda r: max(r["kB"]),
+    )
+
+    def down(mark: Line | Dot | Words) -> Line | Dot | Words:
+        if isinstance(mark, Line):
+            return replace(mark, spots=tuple((x, y + upper.height) for x, y in mark.spots))
+        return replace(mark, at=(mark.at[0], mark.at[1] + upper.height))
+
+    marks = (*upper.marks, *map(down, lower.marks))
+    return svg(Scene(width=upper.width, height=upper.height + lower.height, marks=marks))
+
+
+def on_record(path: Path | None) -> list[dict[str, Any]]:
+    """Lines measured before."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path and path.exists() else []
+
+
+def apart(asked: dict[str, Any]) -> dict[str, Any] | None:
+    """One line from a process of its own; none, and a sentence, where it failed."""
+    words = [word for name, value in asked.items() for word in (f"--{name}", str(value))]
+    command = [sys.executable, "-m", "benchmarks.scaling", "--one", *words]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        print(f"{asked}: {(done.stderr.strip().splitlines() or ['no reason'])[-1]}", flush=True)
+        return None
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def compare(found: list[dict[str, Any]]) -> None:
+    """Whether the same run ends with the same states wherever it is computed."""
+    for method, count in sorted({(r["method"], r["devices"]) for r in found}):
+        runs = [r for r in found if (r["method"], r["devices"]) == (method, count)]
+        if len(runs) > 1:
+            same = len({r["sha256"] for r in runs}) == 1
+            print(f"{method}, {count} devices: {len(runs)} runs end {'alike' if same else 'DIFFERENTLY'}")
 
 
 def main() -> None:
@@ -139,32 +204,29 @@ def main() -> None:
     p.add_argument("--engine", nargs="+", choices=("inprocess", "ray"), default=["inprocess", "ray"])
     p.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     p.add_argument("--method", nargs="+", choices=("gossip", "orthomesh"), default=["gossip"])
-    p.add_argument("--plot", type=Path, help="an HTML file for the figure")
+    p.add_argument("--records", type=Path, help="a file of lines measured, which is added to as each is done")
+    p.add_argument("--plot", type=Path, help="an SVG file for the figure")
     p.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     a = p.parse_args()
     if a.one:
         print(json.dumps(measure(a.devices[0], a.engine[0], a.workers[0], a.method[0])))
         return
-    found = []
-    for method in a.method:
-        for engine in a.engine:
-            for workers in a.workers:
-                for count in a.devices:
-                    line = [str(x) for x in ("--devices", count, "--engine", engine, "--workers", workers)]
-                    command = [sys.executable, "-m", "benchmarks.scaling", "--one", *line, "--method", method]
-                    done = subprocess.run(command, capture_output=True, text=True)
-                    if done.returncode:
-                        print(f"{method}, {engine}, {workers}, {count}: {done.stderr.strip().splitlines()[-1]}")
-                        continue
-                    found.append(json.loads(done.stdout.splitlines()[-1]))
-                    print(table(found).splitlines()[-1], flush=True)
-    for method in a.method:
-        for count in a.devices:
-            same = {r["sha256"] for r in found if (r["method"], r["devices"]) == (method, count)}
-            print(f"{method}, {count} devices: {len(same)} different final states")
+    found = on_record(a.records)
+    for method, engine, workers, count in itertools.product(a.method, a.engine, a.workers, a.devices):
+        asked = {"method": method, "engine": engine, "workers": workers, "devices": count}
+        if any(asked.items() <= line.items() for line in found):
+            continue
+        if (line := apart(asked)) is not None:
+            found.append(line)
+            print(table([line]).splitlines()[-1], flush=True)
+            if a.records:
+                with a.records.open("a") as file:
+                    file.write(json.dumps(line) + "\n")
+    found.sort(key=lambda r: (r["method"], r["engine"], r["workers"], r["devices"]))
+    compare(found)
     print(table(found))
     if a.plot:
-        plot(found, a.plot)
+        a.plot.write_text(drawing(found))
 
 
 if __name__ == "__main__":
