@@ -4,16 +4,29 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from orthomesh.reproduction.rows import TABLE_1, methods
 from orthomesh.reproduction.scales import SCALES, at_count, base_experiment, scale_of
+from orthomesh.wireless.channel import gains
+from orthomesh.wireless.link import max_power_w
+from orthomesh.wireless.power import broadcast_power_w
 
 
 def test_sizes_are_the_papers() -> None:
     x = SCALES["paper"].experiment()
     assert (x.devices, x.model.rank, x.model.source) == (10, 32, "Qwen/Qwen2.5-1.5B-Instruct")
     assert max(SCALES["paper"].counts) == 15
+
+
+def test_the_papers_radio_lets_ten_devices_be_one_cluster() -> None:
+    """As its row of a single cluster needs: 5 MB, about what a device sends of Qwen2.5-1.5B, to all others."""
+    x = SCALES["paper"].experiment()
+    for seed in range(5):
+        near = gains(x.channel, seed, 0, 10)
+        needed = [broadcast_power_w(8 * 5e6, np.delete(near[k], k).tolist(), x.radio) for k in range(10)]
+        assert max(needed) <= max_power_w(x.radio)
 
 
 def test_settings_reach_single_methods() -> None:
