@@ -55,6 +55,7 @@ LINES: Mapping[str, MethodSettings] = {
     "int4": SparseOrthogonal(values="int4", mask_code="entropy", sketch_bits=8, sketch=16, run=4),
     "limit": LIMIT,
     "detour": replace(LIMIT, detour=True),
+    "lean": replace(LIMIT, detour=True, overhear=True),
 }
 RANK, BLOCKS, HIDDEN, KEYS, WIDE = 32, 28, 1536, 256, 8960
 OUT = (HIDDEN, KEYS, KEYS, HIDDEN, WIDE, WIDE, HIDDEN)
