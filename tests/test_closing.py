@@ -122,6 +122,19 @@ def test_a_second_one_that_returns_has_a_visit_of_its_own(peers: Callable[..., l
     assert held(all_ended[2][0]) == {2: (21, {"0": 0, "1": 10})}
 
 
+def test_two_parts_that_ended_apart_find_together_without_training(peers: Callable[..., list[Peer]]) -> None:
+    made = peers(3, 3)
+    for k in (0, 1):
+        made[k].begin(Stage(1, 0))
+        made[2]._greet(k)
+    all_ended = [[ended(0, absent=[2])], [ended(1, absent=[2])], [ended(2, absent=[0, 1])]]
+    said = closed(made, all_ended)
+    assert [held(e[0]) for e in all_ended] == [
+        {0: (0, {"1": 10, "2": 20})}, {1: (10, {"0": 0, "2": 20})}, {2: (20, {"0": 0, "1": 10})},
+    ]  # fmt: skip
+    assert said[2] == ["m: caught up with a, b after the end"]
+
+
 def test_nobody_stays_for_nobody_and_nobody_for_ever(peers: Callable[..., list[Peer]]) -> None:
     made = peers(2, 3, linger_s=0.3)
     assert closed(made, [[ended(0)], [ended(1, absent=[2])]]) == [

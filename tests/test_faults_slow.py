@@ -69,6 +69,24 @@ def test_killed_at_every_place_in_turn(make: Callable[..., Fleet]) -> None:
     assert "closed without d1" in f.said(0)
 
 
+def test_killed_while_clusters_form_and_back_after_the_end(tmp_path: Path) -> None:
+    patience = {"meet_s": 90.0, "first_s": 60.0, "linger_s": 90.0}
+    f = fleet(tmp_path / "fleet", 3, "rounds=5", "methods.orthomesh.clustering=agnes", patience=patience)
+    try:
+        f.start(2, at="0/turn 2")
+        f.start(0)
+        f.start(1)
+        f.until(2, "dead", 200)
+        f.until(0, "stays up to 90 s for d2, who missed the end", 200)
+        f.start(2)
+        ends_well(f, 5)
+        assert "clusters 0+1 | 2" in f.said(0)  # the two agreed without it
+        assert "d2 caught up after the end" in f.said(0)
+        assert "caught up with d0, d1 after the end" in f.said(2)
+    finally:
+        f.close()
+
+
 def test_frozen_cut_slow_late_and_parted(make: Callable[..., Fleet]) -> None:
     f = make(60)
     f.start(0)

@@ -1,7 +1,8 @@
 """After the last round: who was there stays a while for those who were not, so that they fetch what they have missed.
 
 Who has missed the last round of a method goes through one more with whoever is still there, for each such method; it
-alone trains in it. The others join as its facts arrive. Nobody stays where nobody was missing.
+alone trains in it. The others join as its facts arrive. Two parts that have ended apart do the same, without training.
+Nobody stays where nobody was missing.
 """
 
 from __future__ import annotations
@@ -54,13 +55,15 @@ def close(ended: Sequence[Ended], peer: Peer, t: Round, air: Air) -> Iterator[st
         Sentences a user should know.
     """
     names, num = peer.book.names, len(ended)
-    late = [n for n, one in enumerate(ended) if one.late]
+    waiting = {k for stage, k in peer.claims() if stage >= Stage(num, 0)}  # they have ended without us, we without them
+    late = [n for n, one in enumerate(ended) if one.late or one.absent & waiting]
     if late and peer.links.alive():
         furthest = max([Stage(num, 0), *(stage for stage, _ in peer.claims())])  # a lie does no harm here
         visit = furthest.method - num + (furthest.round > 0)
         for n in late:
             stage = Stage(num + min(visit, VISITS - 1), n + 1)
-            there = _one_more(ended[n], peer, stage, t, air, ended[n].method)
+            method = ended[n].method if ended[n].late else replace(ended[n].method, fit=_rests)
+            there = _one_more(ended[n], peer, stage, t, air, method)
             yield _caught_up(ended[n].label, [names[k] for k in there if k != peer.book.me])
     elif late:
         yield _caught_up(", ".join(ended[n].label for n in late), [])

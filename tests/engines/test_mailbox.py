@@ -14,8 +14,11 @@ from hypothesis import strategies as st
 
 from orthomesh.engines.gathering import CLOSED, OPEN, Known, digest, read_known
 from orthomesh.engines.mailbox import NOBODY, TAKEN, Mailbox, Slot, Terms, hello, read_answer
+from orthomesh.engines.talking import pack_turn
 from orthomesh.engines.wire import Kind, Letter, Refusal, Stage, pack, pack_facts
 from orthomesh.exchange.payload import Section, encode
+from orthomesh.topology.messages import Kind as Talked
+from orthomesh.topology.messages import Message
 from orthomesh.types import Facts
 
 RUN = bytes(range(8))
@@ -23,6 +26,7 @@ TERMS = Terms(run="test", config="c" * 64, base="b" * 64, version="1")
 STORY = b'{"train": {"steps": 5}}'
 FRAME = encode([Section("values", "values", np.arange(5, dtype=np.float16))]).payload
 GREETING = Letter(kind=Kind.HELLO, run=RUN, src=1, dst=0, life=7, stage=Stage(0, 0), body=hello(TERMS, "z"))
+ACK = Message(Talked.ACK, 7, 1, 0, 2)
 PARCEL = Letter(kind=Kind.PARCEL, run=RUN, src=1, dst=0, life=7, stage=Stage(0, 0), body=FRAME)
 
 
@@ -63,6 +67,9 @@ def test_a_parcel_is_kept_for_its_place() -> None:
         (replace(PARCEL, kind=Kind.FACTS), Refusal.MALFORMED),
         (replace(PARCEL, kind=Kind.NOTHING), Refusal.MALFORMED),
         (replace(PARCEL, stage=Stage(9, 100)), Refusal.MALFORMED),
+        (replace(PARCEL, kind=Kind.TALK, body=b"\0"), Refusal.MALFORMED),
+        (replace(PARCEL, kind=Kind.TALK, body=pack_turn(0, [ACK])), Refusal.MALFORMED),  # of another epoch
+        (replace(PARCEL, kind=Kind.OUTCOME, body=b"no cluster"), Refusal.MALFORMED),
         (replace(GREETING, stage=Stage(10, 0)), Refusal.MALFORMED),
         (replace(PARCEL, body=bytes((1 << 12) + 1)), Refusal.OVERSIZED),
         (replace(GREETING, body=hello(replace(TERMS, base="x" * 64), "z")), Refusal.DIFFERENT),

@@ -272,6 +272,21 @@ def test_two_of_three_that_come_back_together_find_the_third(air: Ether) -> None
     assert not made[0].box.refused
 
 
+def test_who_was_in_a_round_with_us_is_followed_no_further_than_it_can_have_come(air: Ether) -> None:
+    made = met(in_air(3, last=Stage(1, 9)))
+    for p in made:
+        p.map(lambda item: item, {p.book.me: 0})
+        p._training_s = 1e4
+    shared(made)
+    made[2].begin(Stage(1, 0))  # it lies
+    for p in made[:2]:
+        p._greet(2)
+        assert p.ahead(Stage(0, 1)) == Stage(0, 1)
+        assert p.box.refused[2, "alone ahead"] == 1
+        p._together[2] = (Stage(0, 0), time.monotonic() - 3e4)  # it has had the time
+        assert p.ahead(Stage(0, 1)) == Stage(0, 7)
+
+
 def test_a_device_that_never_comes_is_named(peers: Callable[..., list[Peer]]) -> None:
     (a,) = peers(1, absent=1, changes={0: {"patience": replace(PATIENCE, meet_s=0.5)}})
     assert a.meet() == {1: "does not answer"}

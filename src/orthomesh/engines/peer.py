@@ -7,6 +7,7 @@ wait ends with the last word of the others and not with a clock. A device that i
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -22,6 +23,7 @@ from ..topology.messages import encode
 from ..types import Edge, Envelope, Facts, Formed, Forming, Message, Phase, Round
 from .deadlines import SMALLEST_PROBE, Pace, Patience
 from .differing import difference
+from .following import Claim, claims, follow, reachable
 from .gathering import CLOSED, OPEN, WAITED, Known, common, compare, digest, read_known
 from .links import Book, Links
 from .mailbox import SWELL, TAKEN, Mailbox, Slot, Terms, hello, read_answer
@@ -60,8 +62,7 @@ class Traffic:
 class Peer:
     """An engine for one device. stage and phase follow the run loop and the round; missing: who was silent in it.
 
-    last: where the run ends; nobody is further.
-    lock: held while computing, for tests that host several peers in one process.
+    last: where the run ends. lock: held while computing, for tests that host several peers in one process.
     """
 
     book: Book
@@ -78,6 +79,8 @@ class Peer:
     _phase: int = 0
     _bits: dict[int, int] = field(default_factory=dict)
     _steps: int = 1
+    _together: dict[int, tuple[Stage, float]] = field(default_factory=dict)
+    _training_s: float = 0.0
 
     def __post_init__(self) -> None:
         others, me = len(self.book.names) - 1, self.book.me
@@ -106,7 +109,10 @@ class Peer:
     def map(self, fn: Callable[..., Y], items: Mapping[int, Any], *args: Any) -> dict[int, Y]:
         """Apply `fn(item, *args)` to each item here, in order of id."""
         with self.lock:
-            return {k: fn(items[k], *args) for k in sorted(items)}
+            start = time.monotonic()
+            done = {k: fn(items[k], *args) for k in sorted(items)}
+            self._training_s = min(max(time.monotonic() - start, 1e-3), self._training_s or math.inf)
+            return done
 
     def begin(self, stage: Stage) -> None:
         """A round begins: letters of earlier ones are of no use any more."""
@@ -130,10 +136,9 @@ class Peer:
                 wrong[k] = future.result()
             wrong = {k: said for k, said in wrong.items() if said or k not in self.box.lives}
             firm = [said for said in wrong.values() if said and said.startswith("refuses")]
-            claims = self.claims()
-            if claims and claims[0][0] > Stage(0, 0):  # they have begun, and may be past waiting for the same ones
-                sure = len(claims) > 1 and claims[1][0] > Stage(0, 0)  # else another may come and say otherwise
-                end = min(end, time.monotonic() + (self.patience.gone_s if sure else self.patience.least_s))
+            begun = [claim for claim in self.claims() if claim.stage > Stage(0, 0)]
+            if begun:  # they may be past waiting for the same ones; where it is one, another may say otherwise
+                end = min(end, time.monotonic() + (self.patience.gone_s if begun[1:] else self.patience.least_s))
             if not wrong or len(firm) == len(others):
                 break
             with self.box.stirred:
@@ -185,6 +190,7 @@ class Peer:
         told = {me: body, **{s.src: b for s, (b, _) in came.items() if b}}
         bodies = self._agree(Kind.FACTS, told, len(self.book.names))
         self._idle_since = time.monotonic()
+        self._together |= dict.fromkeys(bodies.keys() - {me}, (stage, self._idle_since))
         room = SWELL * self.book.max_body
         everybody = {k: mine if k == me else unpack_facts(bodies[k], k, room) for k in sorted(bodies)}
         self._bits = {k: f.payload_bits for k, f in everybody.items()}
@@ -314,8 +320,7 @@ class Peer:
             self.pace.saw_arrival(slot.src, len(body or b""), took)
         for slot in self._silent(wanted.keys() - came.keys()):
             self.pace.missed_arrival(slot.src)
-        got = {slot.src: body for slot, (body, _) in came.items()}
-        return {me: [Envelope(e, got.get(e.src)) for e in mine]}
+        return {me: [Envelope(e, came.get(Slot(Kind.PARCEL, stage, place, e.src), (None,))[0]) for e in mine]}
 
     def _limit_s(self, edge: Edge) -> float:
         """How long an edge's message may take, by what its parts are said to hold."""
@@ -374,23 +379,20 @@ class Peer:
         )
 
     def ahead(self, here: Stage) -> Stage:
-        """The furthest round that two devices say they are in, at least `here`.
+        """The furthest round that others are in, as far as they are to be followed, at least `here`.
 
-        One alone is not followed while two others are connected: its claim is counted, and told once. Where there are
-        fewer its word has to do: two of three that come back at the same time find the third, which has gone on.
+        A claim that is not believed is counted, and told once.
         """
-        claims = self.claims()
-        if len(claims) > 2:
-            (alone, k), claims = claims[0], claims[1:]
-            if alone > max(here, claims[0][0]):
-                self.box.doubt(k, alone)
-        return max(here, claims[0][0]) if claims else here
+        now, took_s = time.monotonic(), self._training_s
+        most = {k: reachable(then, now - at, took_s, self.last) for k, (then, at) in self._together.items() if took_s}
+        stage, doubted = follow(self.claims(), here, most)
+        if doubted is not None:
+            self.box.doubt(doubted.device, doubted.stage)
+        return stage
 
-    def claims(self) -> list[tuple[Stage, int]]:
-        """Where those who are connected say they are, the furthest first; where nobody is, those who were."""
-        alive, met = self.links.alive(), [k for k in self.met if k in self.box.furthest]
-        there = [k for k in met if k in alive] or met
-        return sorted(((self.box.furthest[k], k) for k in there), reverse=True)
+    def claims(self) -> list[Claim]:
+        """Where the others say they are, the furthest first."""
+        return claims(self.box.furthest, self.met, self.links.alive().keys())
 
     def close(self) -> None:
         """End all connections; nothing is sent any more."""
