@@ -16,7 +16,7 @@ from orthomesh.models.answer import answer, choice_likelihoods, worn, write
 from orthomesh.models.attach import attach, said
 from orthomesh.models.bank_io import Portable
 from orthomesh.models.base import Base
-from orthomesh.models.harness import _choice, _sat, score
+from orthomesh.models.harness import _choice, _sat, _writing, score
 from orthomesh.models.settings import ModelSettings
 from orthomesh.models.tokens import tokenise
 from orthomesh.tasks.settings import TaskSettings
@@ -68,23 +68,29 @@ def test_what_is_written_is_the_same(embedded: Base) -> None:
     assert told.written == {n: write(embedded, row) for n, row in enumerate(tokenise(embedded, examples, "x"))}
 
 
-def test_a_bank_on_a_model_goes_under_the_harness(told: Portable, plain: Model, tokenizer: Any) -> None:
+def test_a_bank_on_a_model_goes_under_the_harness(told: Portable, embedded: Base, plain: Model, tokenizer: Any) -> None:
     from lm_eval import evaluate
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
-    from orthomesh.models.harness import _writing
+    def put(task: dict[str, Any]) -> list[Any]:
+        task.pop("docs")
+        found = evaluate(wrapped, TaskManager(include_defaults=False).load([task]), bootstrap_iters=0)
+        return sorted(found["samples"]["orthomesh"], key=lambda sample: sample["doc"]["n"])
 
     model, prompts = attach(told, plain()), [f"{task} abc=" for task in TASKS]
-    free = {n: Example(p, " x", check=Check("number", "", "1")) for n, p in enumerate(prompts)}
-    task = _writing(free, 6)
-    task.pop("docs")
     wrapped = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=1)
-    found = evaluate(wrapped, TaskManager(include_defaults=False).load([task]), bootstrap_iters=0)
-    texts = {s["doc"]["prompt"]: s["filtered_resps"][0] for s in found["samples"]["orthomesh"]}
+    free = {n: Example(p, " x", check=Check("number", "", "1")) for n, p in enumerate(prompts)}
+    texts = [sample["filtered_resps"][0] for sample in put(_writing(free, 6))]
     alone = [tokenizer.decode(ids, skip_special_tokens=True) for ids in generated(model, batch(tokenizer, prompts))]
-    assert [texts[p] for p in prompts] == alone
+    assert texts == alone
     assert [who.label for who in said(model)] == list(TASKS)
+    choices = {n: Example(p, "ab", ("ab", "c", "d1")) for n, p in enumerate(prompts)}
+    samples = put(_choice(embedded, choices))
+    for n, row in enumerate(tokenise(embedded, list(choices.values()), "x")):
+        with worn(embedded, told.bank.experts[n]):
+            expected = choice_likelihoods(embedded, [row])[0]
+        np.testing.assert_allclose([likely for likely, _ in samples[n]["filtered_resps"]], expected, rtol=1e-3)
 
 
 # edge
