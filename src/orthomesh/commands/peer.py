@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import IO, Annotated, Any, cast
 
@@ -41,14 +41,14 @@ def peer(
         contacts, notes = book(node, file)
         notes += peering.check_device(x, contacts.me)
         engine, status = peering.start(node, x, contacts, directory)
-        try:
+        away = overheard(lambda refused: engine.box.turned_away(*refused))
+        with away, closing(engine):  # what it says at its end is overheard as well
             peering.begin_directory(directory, plain(x))
             for note in notes if not quiet else ():
                 console.print(f"note: {note}", markup=False, soft_wrap=True)
             line_below = Live(_Line(lambda: peering.told(status, engine)), console=console, transient=True)
             shown = line_below if console.is_terminal and not quiet else nullcontext()
-            away = overheard(lambda refused: engine.box.turned_away(*refused))
-            with away, served(node.page, lambda: peering.told(status, engine)), shown:
+            with served(node.page, lambda: peering.told(status, engine)), shown:
                 for event in peering.live(x, engine, status, directory, node.air):
                     said = f"note: {event}" if isinstance(event, str) else line(event, x.rounds)
                     if isinstance(event, str):
@@ -57,8 +57,6 @@ def peer(
                         console.print(f"[{time.monotonic() - begun:7.1f} s] {said}", markup=False, soft_wrap=True)
             counted = peering.traffic(engine)
             (directory / "traffic.json").write_text(json.dumps(counted, indent=1), encoding="utf-8")
-        finally:
-            engine.close()
         summary = finish(x, directory, notes, time.monotonic() - begun)
         console.print(f"{node.name}: final state sha256 {summary['final_sha256']}", soft_wrap=True)
         if carried := peering.carried_in_words(counted):
