@@ -61,14 +61,13 @@ class Relay:
             return ours.close()
         self._open.add(theirs)
         for a, b in ((ours, theirs), (theirs, ours)):
-            a.settimeout(None)
-            a.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
             threading.Thread(target=self._pump, args=(a, b), daemon=True).start()
 
     def _pump(self, source: socket.socket, sink: socket.socket) -> None:
         late: deque[tuple[float, bytes]] = deque()
-        source.settimeout(0.05)
-        with suppress(OSError):
+        with suppress(OSError):  # the other direction may have ended both before this one began
+            source.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
+            source.settimeout(0.05)
             while True:
                 try:
                     data = source.recv(4096) if not self.dead else self._rest()

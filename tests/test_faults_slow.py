@@ -18,7 +18,7 @@ from benchmarks.fleet import PLACES, Fleet, fleet
 
 from orthomesh.checkpoint import load_devices
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture
@@ -45,7 +45,6 @@ def ends_well(f: Fleet, rounds: int, wait_s: float = 150.0) -> None:
         assert held == {str(j) for j in range(3)} - {str(k)}, f"device {k} holds {held}"
 
 
-@pytest.mark.timeout(900)
 def test_killed_at_every_place_in_turn(make: Callable[..., Fleet]) -> None:
     f = make(100)
     f.pause_s = 2.0  # a start takes as long as several rounds of the others
@@ -55,7 +54,7 @@ def test_killed_at_every_place_in_turn(make: Callable[..., Fleet]) -> None:
     early = ("phase 1", "phase 1 sent")  # only while masks are agreed on a round has two phases
     for place in ("meeting", *early, *(p for p in PLACES[1:-2] if p not in early)):
         f.start(1, at=place if place == "meeting" else f"+0/{place}" if place in early else f"+2/{place}")
-        f.until(1, "dead", 90)
+        f.until(1, "dead", 200)
         state = f.files[1].parent / "run" / "state" / "orthomesh.safetensors"
         done = load_devices(state)[1] if state.exists() else 0
         assert done >= kept, f"killed at {place}, it has {done} rounds where it had {kept}"
@@ -119,7 +118,7 @@ def test_frozen_cut_slow_late_and_parted(make: Callable[..., Fleet]) -> None:
     ends_well(f, 60)
 
 
-def together(f: Fleet, within_s: float = 40.0) -> None:
+def together(f: Fleet, within_s: float = 100.0) -> None:
     """All three end a round together from now on."""
     before = len(f.said(0))
     end = time.monotonic() + within_s
@@ -186,7 +185,7 @@ def run_all(files: list[Path], environments: list[dict[str, str]], before: list[
         for file, more in zip(files, environments, strict=True)
     ]  # fmt: skip
     try:
-        said = [one.communicate(timeout=200)[0] for one in started]
+        said = [one.communicate(timeout=600)[0] for one in started]
     finally:
         for one in started:
             one.kill()
