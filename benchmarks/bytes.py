@@ -56,6 +56,7 @@ LINES: Mapping[str, MethodSettings] = {
     "limit": LIMIT,
     "detour": replace(LIMIT, detour=True),
     "lean": replace(LIMIT, detour=True, overhear=True),
+    "lean8": replace(LIMIT, detour=True, overhear=True, run=8),
 }
 RANK, BLOCKS, HIDDEN, KEYS, WIDE = 32, 28, 1536, 256, 8960
 OUT = (HIDDEN, KEYS, KEYS, HIDDEN, WIDE, WIDE, HIDDEN)
