@@ -55,6 +55,7 @@ def test_set(settings: TaskSettings, task: str, seed: int) -> tuple[Example, ...
     return _all(settings, task, "test", settings.test_examples, seed)
 
 
+@functools.lru_cache(maxsize=32)
 def _all(settings: TaskSettings, task: str, split: str, count: int, seed: int) -> tuple[Example, ...]:
     """Up to `count` examples of a split in a keyed random order."""
     purpose = f"examples {task} {split}".replace("/", " ")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Iterable, Mapping
 
 Link = tuple[int, int]
 """(sender, receiver)."""
 Path = tuple[int, ...]
+FAR = (math.inf, 0)
 
 
 def radio_paths(overlay: Iterable[Link], cost: Mapping[Link, float]) -> dict[Link, Path]:
@@ -29,11 +31,13 @@ def radio_paths(overlay: Iterable[Link], cost: Mapping[Link, float]) -> dict[Lin
     >>> radio_paths([(0, 2), (2, 0)], {(0, 1): 1.0, (1, 2): 1.0})
     {(0, 2): (0, 1, 2)}
     """
-    around: dict[int, list[tuple[int, float]]] = {}
-    for (i, j), link_cost in sorted(cost.items()):
+    around: dict[int, list[tuple[float, int]]] = {}
+    for (i, j), link_cost in cost.items():
         if not link_cost >= 0.0 or i == j:
             raise ValueError(f"a link joins two devices at a cost >= 0, got {link_cost} from {i} to {j}")
-        around.setdefault(i, []).append((j, link_cost))
+        around.setdefault(i, []).append((link_cost, j))
+    for links in around.values():
+        links.sort()
     wanted: dict[int, set[int]] = {}
     for i, j in overlay:
         if i == j:
@@ -41,7 +45,7 @@ def radio_paths(overlay: Iterable[Link], cost: Mapping[Link, float]) -> dict[Lin
         wanted.setdefault(i, set()).add(j)
     found: dict[Link, Path] = {}
     for i in sorted(wanted):
-        before = _tree(i, around)
+        before = _tree(i, around, wanted[i])
         for j in sorted(wanted[i] & before.keys()):
             path = [j]
             while path[-1] != i:
@@ -50,17 +54,26 @@ def radio_paths(overlay: Iterable[Link], cost: Mapping[Link, float]) -> dict[Lin
     return found
 
 
-def _tree(root: int, around: Mapping[int, list[tuple[int, float]]]) -> dict[int, int]:
-    """The device before each on the cheapest way from a root."""
+def _tree(root: int, around: Mapping[int, list[tuple[float, int]]], wanted: Iterable[int]) -> dict[int, int]:
+    """The device before each on the cheapest way from a root, no further than those wanted.
+
+    around: what leads from a device, cheapest first, so that nobody looks at links that cost more than is known to do.
+    """
     before: dict[int, int] = {}
+    best, left = {root: (0.0, root)}, set(wanted)
     queue = [(0.0, root, root)]
-    while queue:
+    while queue and left:
         spent, via, here = heapq.heappop(queue)
         if here in before:
             continue
         before[here] = via
-        for there, link_cost in around.get(here, ()):
-            if there not in before:
+        left.discard(here)
+        most = max((best.get(k, FAR)[0] for k in left), default=0.0)
+        for link_cost, there in around.get(here, ()):
+            if spent + link_cost > most:
+                break
+            if there not in before and (spent + link_cost, here) < best.get(there, FAR):
+                best[there] = (spent + link_cost, here)
                 heapq.heappush(queue, (spent + link_cost, here, there))
     return before
 
