@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,17 @@ def test_the_cost_is_said_and_nothing_written(tmp_path: Path) -> None:
     assert result.exit_code == 0
     assert "6 runs of 1 methods" in result.output
     assert not place.exists()
+
+
+def test_the_largest_run_is_refused_before_any_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = os.sysconf
+    pages = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 2**12}  # 16 MiB
+    monkeypatch.setattr("orthomesh.reproduction.costs.os.sysconf", lambda name: pages.get(name) or told(name))
+    result = reproduce("table1", "--out", str(tmp_path / "out"), *FEW)
+    assert result.exit_code == 2
+    assert "leave out rows that train every weight, e.g. --only gossip,lori,orthomesh" in result.output
+    assert "on disk; this machine has 0.0 GiB of memory" in result.output
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

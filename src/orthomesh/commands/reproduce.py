@@ -144,11 +144,10 @@ def _carry_out(runs: dict[Path, Experiment], whole: Experiment, console: Console
     """
     from .. import experiment
     from ..evaluation.wording import duration, size
-    from ..reproduction.costs import check_memory, cost, probe
+    from ..reproduction.costs import check_memory, cost, memory, probe
     from ..reproduction.scales import scored_by
 
-    for x in runs.values():
-        check_memory(x)
+    check_memory(max(runs.values(), key=memory))
     first = replace(next(iter(runs.values())), methods=whole.methods)
     notes = experiment.check(first)
     if first.name == "paper":
