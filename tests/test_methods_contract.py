@@ -22,7 +22,20 @@ from orthomesh.methods.setup import Setup
 from orthomesh.methods.sparse_orthogonal import SparseOrthogonal, paper_reading
 from orthomesh.models.base import load_base
 from orthomesh.round import run_round
-from orthomesh.types import Air, DeviceState, Envelope, Facts, Learnt, Message, Method, Phase, Plan, Round, RoundInfo
+from orthomesh.types import (
+    Air,
+    DeviceState,
+    Envelope,
+    Facts,
+    Forming,
+    Learnt,
+    Message,
+    Method,
+    Phase,
+    Plan,
+    Round,
+    RoundInfo,
+)
 from orthomesh.wireless.air import IdealAir, SimulatedAir
 from orthomesh.wireless.channel import Channel
 
@@ -71,6 +84,7 @@ class Watch:
     infos: list[RoundInfo] = field(default_factory=list)
     fitted: dict[int, tuple[DeviceState, Learnt]] = field(default_factory=dict)  # in the first round
     described: list[dict[int, Facts]] = field(default_factory=list)
+    talked: Counter[tuple[int, int]] = field(default_factory=Counter)  # bytes by (round, device)
     planned: list[tuple[Mapping[int, Facts], Round, Plan]] = field(default_factory=list)
     sent: list[tuple[int, Phase, Message]] = field(default_factory=list)
     merged: list[tuple[DeviceState, Sequence[Envelope], Phase, Round, DeviceState]] = field(default_factory=list)
@@ -92,6 +106,12 @@ class Watch:
             self.described[t.index][device.id] = m.describe(device, t)
             return self.described[t.index][device.id]
 
+        def form(facts: Mapping[int, Facts], t: Round) -> Forming | None:
+            forming = m.form(facts, t)
+            said = InProcess(DEVICES).form(forming, t).told if forming else {}
+            self.talked.update({(t.index, k): n for k, n in said.items()})
+            return forming
+
         def plan(facts: Mapping[int, Facts], t: Round) -> Plan:
             self.planned.append((facts, t, m.plan(facts, t)))
             return self.planned[-1][2]
@@ -110,7 +130,7 @@ class Watch:
             self.merged.append((device, inbox, phase, t, out))
             return out
 
-        return replace(m, fit=fit, describe=describe, plan=plan, send=send, merge=merge)
+        return replace(m, fit=fit, describe=describe, form=form, plan=plan, send=send, merge=merge)
 
 
 def run(setup: Setup, method: Method, air: Air, start: States | None = None, first: int = 0) -> Iterator[States]:
@@ -224,6 +244,8 @@ def test_no_function_changes_its_arguments(watch: Watch) -> None:
 def test_bytes_charged_are_bytes_framed(watch: Watch) -> None:
     for index, info in enumerate(watch.infos):
         owed: dict[int, Counter[str]] = {k: Counter(f.columns) for k, f in watch.described[index].items()}
+        for k in owed:
+            owed[k]["control"] += watch.talked[index, k]
         for round_, phase, message in watch.sent:
             if round_ == index:
                 assert sum(message.columns.values()) == len(message.payload)

@@ -21,7 +21,7 @@ from orthomesh.models.base import load_base
 from orthomesh.models.settings import ModelSettings
 from orthomesh.rng import stream
 from orthomesh.tasks.settings import TaskSettings
-from orthomesh.types import Bank, DeviceState, Engine, Expert, Facts, Message, Phase, Round
+from orthomesh.types import Bank, DeviceState, Engine, Expert, Facts, Formed, Forming, Message, Phase, Round
 
 TASKS = ("third", "sure", "yesno")
 
@@ -38,6 +38,9 @@ class Watched:
         return InProcess(1).map(fn, items, *args)
 
     def share(self, facts: Mapping[int, Facts], t: Round) -> dict[int, Facts]:
+        raise NotImplementedError
+
+    def form(self, forming: Forming, t: Round) -> Formed:
         raise NotImplementedError
 
     def exchange(self, outbox: Sequence[Message], phase: Phase, t: Round) -> dict[int, Any]:
