@@ -90,9 +90,9 @@ def test_frozen_cut_slow_late_and_parted(make: Callable[..., Fleet]) -> None:
     f = make(60)
     f.start(0)
     f.start(1)
-    f.until(0, "round 1 of", 90)  # meet_s is over: the third is late
+    f.until(0, "round 1 of", 300)  # meet_s is over: the third is late
     f.start(2)
-    f.until(2, "clusters 0+1+2", 60)
+    f.until(2, "clusters 0+1+2", 300)
     f.signal(1, signal.SIGSTOP)
     time.sleep(30)
     f.signal(1, signal.SIGCONT)
@@ -137,13 +137,13 @@ def test_a_full_disk(make: Callable[..., Fleet]) -> None:
     try:
         for k in range(3):
             f.start(k)
-        f.until(1, "round 1 of", 90)
+        f.until(1, "round 1 of", 300)
         filler = run / "filler"
         with suppress(OSError), open(filler, "wb", buffering=0) as file:
             while True:
                 file.write(bytes(4096))
-        f.until(1, "cannot be written", 30)
-        f.until(1, "round 5 of", 60)
+        f.until(1, "cannot be written", 100)
+        f.until(1, "round 5 of", 100)
         filler.unlink()
         subprocess.run(["mount", "-o", "remount,size=20m", str(run)], check=True)
         ends_well(f, 6)
