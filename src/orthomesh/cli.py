@@ -174,6 +174,7 @@ def report(
         print(write_report(out if len(directories) > 1 else directories[0]))
 
 
+# A command's parameters are the options a user sees, so there are more of them than a function may have elsewhere.
 @app.command()
 def densities(
     tasks: Annotated[str, typer.Option(help="Tasks by name, separated by commas.")],

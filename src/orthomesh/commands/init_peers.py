@@ -10,6 +10,7 @@ import typer
 from .speech import sentences
 
 
+# A command's parameters are the options a user sees, so there are more of them than a function may have elsewhere.
 def init_peers(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where the files go; made if it is not there.")],
     devices: Annotated[

@@ -181,13 +181,13 @@ def _stage(base: Base, jobs: Sequence[Job]) -> Stage | None:
         theta = torch.zeros(layout.num_expansion, device=base.device)
         flat = torch.zeros(layout.num_projection, device=base.device, dtype=base.dtype)
         grad = torch.zeros_like(theta)
-        base.stages.append(Stage(theta, grad, flat, _staged(base, theta, grad, flat)))
+        base.stages.append(Stage(theta, grad, flat, _lasting(base, theta, grad, flat)))
     stage: Stage = base.stages[0]
     stage.A.copy_(torch.from_numpy(np.require(job.start.A, np.float32, "W")))
     return stage
 
 
-def _staged(base: Base, theta: Tensor, grad: Tensor, A: Tensor) -> dict[str, Held]:
+def _lasting(base: Base, theta: Tensor, grad: Tensor, A: Tensor) -> dict[str, Held]:
     """Every layer's A and B as views of places that stay."""
     a, b, slopes = _views(A, base, "A", 1), _views(theta, base, "B", 1), _views(grad, base, "B", 1)
     for leaf, slope in zip(b, slopes, strict=True):
