@@ -263,3 +263,14 @@ def test_a_packed_bid_of_another_length_is_refused() -> None:
 def test_densities_outside_zero_and_one_are_refused(density: float) -> None:
     with pytest.raises(ValueError, match=r"in \(0, 1\]"):
         quotas((10,), density)
+
+
+def test_an_agreement_that_was_looked_up_is_the_callers_own() -> None:
+    left, right = np.array([7, 7, 0, 0], np.uint8), np.array([0, 0, 7, 7], np.uint8)
+    quota = {0: np.array([2]), 1: np.array([2])}
+    first = negotiate({0: left, 1: right}, (4,), quota)
+    first[0][:] = False  # whoever changes theirs changes nobody else's
+    assert negotiate({0: left, 1: right}, (4,), quota)[0].tolist() == [True, True, False, False]
+    left[:] = [0, 0, 7, 7]  # the same arrays with other bids are another question
+    right[:] = [7, 7, 0, 0]
+    assert negotiate({0: left, 1: right}, (4,), quota)[0].tolist() == [False, False, True, True]

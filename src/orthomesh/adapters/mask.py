@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Literal
@@ -17,6 +18,8 @@ Level = Literal["matrix", "layer", "global"]
 
 BITS = 3
 """Bits of a bid for a position."""
+KEPT = 4
+"""Agreements that are kept: all members of a cluster come to the same one, often in one process."""
 STEPS = ((3, 1), (2, 1), (3, 2), (1, 1), (2, 3), (1, 2), (1, 4))
 """Level n of a bid goes to the best num/den of the quota, n = 1..7; 0 to the rest."""
 
@@ -148,14 +151,29 @@ def negotiate(
         One mask per device with exactly its quota in every group; pairwise disjoint, and off what is taken, in a
         group whose free positions suffice. {id: [sum d r]}
     """
-    ids = sorted(bids)
-    worth = np.stack([_worth(bids[k], k) for k in ids])  # [M, n], no two equal in a column or a row
-    closed = np.zeros(worth.shape[1], dtype=bool) if taken is None else taken
-    masks = np.zeros(worth.shape, dtype=bool)
-    for index, cut in enumerate(slices(sizes)):
-        owed = np.array([int(quota[k][index]) for k in ids])
+    ids = tuple(sorted(bids))
+    closed = np.zeros(bids[ids[0]].shape[0], dtype=bool) if taken is None else taken
+    owed = tuple(tuple(int(n) for n in quota[k]) for k in ids)
+    told = tuple(bids[k].astype(np.uint8).tobytes() for k in ids)
+    masks = _matched(ids, told, tuple(int(n) for n in sizes), owed, closed.tobytes())
+    return {k: np.unpackbits(mask, count=closed.size).astype(bool) for k, mask in zip(ids, masks, strict=True)}
+
+
+@functools.lru_cache(maxsize=KEPT)
+def _matched(
+    ids: tuple[int, ...],
+    bids: tuple[bytes, ...],
+    sizes: tuple[int, ...],
+    quota: tuple[tuple[int, ...], ...],
+    taken: bytes,
+) -> UInt8[np.ndarray, "M b"]:
+    """`negotiate` on what can be looked up: packed masks, one a row."""
+    levels = [np.frombuffer(bid, dtype=np.uint8) for bid in bids]
+    worth = np.stack([_worth(bid, k) for bid, k in zip(levels, ids, strict=True)])  # [M, n], no two equal in a row
+    masks, closed = np.zeros(worth.shape, dtype=bool), np.frombuffer(taken, dtype=bool)
+    for owed, cut in zip(np.array(quota).T, slices(sizes), strict=True):
         masks[:, cut] = _match(worth[:, cut], owed, closed[cut])
-    return {k: masks[row] for row, k in enumerate(ids)}
+    return np.packbits(masks, axis=1)
 
 
 def _worth(levels: Array, device: int) -> Float[np.ndarray, " n"]:
