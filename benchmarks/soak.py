@@ -7,7 +7,8 @@ Which fault comes when is drawn by a seed; what a round meets then depends on th
     python -m benchmarks.soak [--rounds 200] [--every 4] [--seed 0]
 
 Ends with an error if a device does not end by itself, or the first's memory has grown by more than a tenth between the
-second tenth of the rounds and the last.
+second tenth of the rounds and the last. What it holds after the last round is no part of that: once, the report and its
+tables load libraries of 100 MB (`benchmarks.waiting`).
 """
 
 from __future__ import annotations
@@ -70,12 +71,14 @@ def soak(rounds: int, every_s: float, seed: int) -> None:
             f.start(k)
         f.until(0, "round 1 of", 120)
         begun = time.monotonic()
-        while (now := round_of(f)) < rounds - 3 and f.started[0].exitcode is None:
+        while round_of(f) < rounds - 3 and f.started[0].exitcode is None:
             struck[strike(f, rng)] += 1
             time.sleep(every_s)
             if (mb := f.memory_mb(0)) is not None:
-                memory[now] = mb
-                print(f"round {now}, {time.monotonic() - begun:.0f} s: {mb:.1f} MB, {dict(struck)}", flush=True)
+                over = "" if (at := round_of(f)) < rounds else ", after the last round"
+                print(f"round {at}, {time.monotonic() - begun:.0f} s: {mb:.1f} MB, {dict(struck)}{over}", flush=True)
+                if not over:
+                    memory[at] = mb
         ended = f.ended(120)
     finally:
         f.close()

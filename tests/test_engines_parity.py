@@ -21,6 +21,7 @@ from orthomesh.methods import METHODS
 from orthomesh.methods.setup import Setup
 from orthomesh.methods.sparse_orthogonal import SparseOrthogonal, paper_reading
 from orthomesh.node import book, read_node
+from orthomesh.ready import find
 from orthomesh.round import run_round
 from orthomesh.topology.conversation import converse
 from orthomesh.types import (
@@ -156,8 +157,11 @@ def test_peers_on_encrypted_sockets_end_like_one_process(peer_files: Callable[..
 
     patience = Patience(meet_s=60, first_s=60, least_s=60)
     nodes = [read_node(file) for file in files]
+    found = find(nodes[0][1], 0)
     started = [
-        peering.start(replace(node, patience=patience), x, book(node, file)[0], file.parent / "run", lock=compute)
+        peering.start(
+            replace(node, patience=patience), x, book(node, file)[0], file.parent / "run", found, lock=compute
+        )
         for file, (node, x) in zip(files, nodes, strict=True)
     ]
 

@@ -6,6 +6,8 @@ import copy
 import errno
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +26,7 @@ from orthomesh.evaluation.record import Journal
 from orthomesh.experiment import Experiment, Progress, checkpoint_path, finish
 from orthomesh.models.base import load_base
 from orthomesh.node import Node, book, read_node
+from orthomesh.ready import find
 from orthomesh.types import Round
 
 T = Round(0, 0, 2)
@@ -42,7 +45,7 @@ def lone(
         node, x = read_node(made[0])
         node = replace(node, patience=Patience(meet_s=0.3, least_s=0.3, gone_s=0.1, linger_s=0.0))
         directory = made[0].parent / "run"
-        peer, status = peering.start(node, x, book(node, made[0])[0], directory)
+        peer, status = peering.start(node, x, book(node, made[0])[0], directory, find(x, 0))
         opened.append(peer)
         return node, x, peer, status, directory
 
@@ -102,8 +105,8 @@ def test_a_device_that_is_behind_goes_to_where_the_others_are(
 
 def test_terms_name_the_settings_the_base_and_the_version(peer_files: Callable[..., list[Path]]) -> None:
     node, x = read_node(peer_files(2)[0])
-    terms, run, story = peering.terms_of(node, x)
-    other, other_run, _ = peering.terms_of(node, replace(x, seed=3))
+    terms, run, story = peering.terms_of(node, x, find(x, 0))
+    other, other_run, _ = peering.terms_of(node, replace(x, seed=3), find(x, 0))
     assert (terms.base, terms.version, terms.run) == (other.base, other.version, other.run)
     assert terms.config != other.config
     assert run != other_run
@@ -115,7 +118,7 @@ def test_a_base_with_one_other_weight_or_more_layers_is_named(
     peer_files: Callable[..., list[Path]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     node, x = read_node(peer_files(2)[0])
-    here = peering.terms_of(node, x)
+    here = peering.terms_of(node, x, find(x, 0))
     base = load_base(x.model)
     other = copy.deepcopy(base.model)
     weight = next(other.parameters()).data.view(-1)
@@ -128,7 +131,7 @@ def test_a_base_with_one_other_weight_or_more_layers_is_named(
     said = []
     for changed in (replace(base, model=other), replace(base, model=deeper, slots=slots)):
         monkeypatch.setattr("orthomesh.models.base.load_base", lambda settings, changed=changed: changed)
-        there = peering.terms_of(node, x)
+        there = peering.terms_of(node, x, find(x, 0))
         assert there[0].base != here[0].base
         assert there[1] != here[1]  # its messages are of another run
         said.append(difference(here[2], there[2]))
@@ -136,22 +139,50 @@ def test_a_base_with_one_other_weight_or_more_layers_is_named(
     assert said[1].startswith(f"adapted layers is {len(base.slots)} here and {len(slots)} there, base model is ")
 
 
+WAITING = """
+import sys
+from pathlib import Path
+from orthomesh.cli import app
+from orthomesh.commands import peer
+from orthomesh.engines.peer import Peer
+from orthomesh import ready
+
+def meet(peer):
+    print(" ".join(sorted({name.split(".")[0] for name in sys.modules})))
+    raise ValueError("that is all")
+
+ready.find_apart = lambda x, device: ready.Found("0" * 64, 14)
+Peer.meet = meet
+app(["peer", sys.argv[1]])
+"""
+
+
+def test_a_device_that_waits_has_not_loaded_what_it_trains_with(peer_files: Callable[..., list[Path]]) -> None:
+    """Nor what it writes its report with; python -m benchmarks.waiting has the megabytes."""
+    done = subprocess.run([sys.executable, "-c", WAITING, str(peer_files(2)[0])], capture_output=True, text=True)
+    assert (done.returncode, "that is all" in done.stderr) == (2, True), done.stderr
+    loaded = set(done.stdout.splitlines()[0].split())
+    assert loaded >= {"orthomesh", "numpy", "zenoh", "cryptography"}
+    heavy = {
+        "torch",
+        "transformers",
+        "tokenizers",
+        "datasets",
+        "peft",
+        "scipy",
+        "sklearn",
+        "sympy",
+        "pandas",
+        "pyarrow",
+    }
+    assert not loaded & {*heavy, "plotly", "networkx", "matplotlib", "ray", "huggingface_hub"}
+
+
 def test_a_directory_is_one_runs(tmp_path: Path) -> None:
     peering.begin_directory(tmp_path, {"seed": 1})
     peering.begin_directory(tmp_path, {"seed": 1})
     with pytest.raises(ValueError, match="was begun with other settings"):
         peering.begin_directory(tmp_path, {"seed": 2})
-
-
-def test_a_device_without_data_cannot_begin(peer_files: Callable[..., list[Path]], tmp_path: Path) -> None:
-    _, x = read_node(peer_files(2)[0])
-    assert peering.check_device(x, 1) == []
-    for name in ("train", "test"):
-        (tmp_path / "mine").mkdir(exist_ok=True)
-        (tmp_path / "mine" / f"{name}.jsonl").write_text("")
-    empty = replace(x, tasks=replace(x.tasks, names=("mine",), data=str(tmp_path)), devices=1)
-    with pytest.raises(ValueError, match="task 'mine': its split 'train' is empty"):
-        peering.check_device(empty, 0)
 
 
 def test_a_full_disk_ends_nothing_and_nothing_is_lost(

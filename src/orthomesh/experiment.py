@@ -26,7 +26,6 @@ from .engines.ray import ray_pool
 from .evaluation.accuracy import Exam, no_bank, test_rows
 from .evaluation.examine import Result, examine, examine_oracle
 from .evaluation.record import Journal, write_tables
-from .evaluation.report import read_run, write_report
 from .evaluation.summary import SCHEMA, joint_digest, row
 from .methods import MethodSettings
 from .methods.hard_moe import HardMoe
@@ -305,6 +304,7 @@ def finish(x: Experiment, directory: Path, notes: Sequence[str], wall_s: float) 
     Returns:
         The summary (docs/summary.md), its methods as a list of `rows`.
     """
+    from .evaluation.report import read_run, write_report  # late: it loads plotly and scipy
     from .models.base import load_base
 
     journal, setup, base = Journal(directory), x.setup(), load_base(x.model)

@@ -32,9 +32,10 @@ from .experiment import BASE, ORACLE, Experiment, Progress, checkpoint_path, exa
 from .forgiving import forgiving
 from .methods import MethodSettings
 from .methods.hard_moe import HardMoe
-from .methods.setup import Setup, device_rows
+from .methods.setup import Setup
 from .methods.sparse_orthogonal import SparseOrthogonal, unjoined
 from .node import Node, common, digest_of
+from .ready import Found
 from .round import run_round
 from .types import Air, DeviceState, Round, RoundInfo
 from .wireless.air import IdealAir, SimulatedAir
@@ -57,41 +58,15 @@ class Status:
     started: float = field(default_factory=time.time)
 
 
-def terms_of(node: Node, x: Experiment) -> tuple[Terms, bytes, bytes]:
+def terms_of(node: Node, x: Experiment, found: Found) -> tuple[Terms, bytes, bytes]:
     """What the device insists on, the digest messages carry of it, and the settings in full for whoever differs."""
-    from .models.base import load_base
-    from .models.weights import weights_digest
-
     alike = common(node, x)
-    model = load_base(x.model)
-    base = weights_digest(model.model)
-    terms = Terms(run=node.run, config=digest_of(alike)[:32], base=base[:32], version=__version__)
-    told = {"run": node.run, "adapted layers": len(model.slots), "base model": base[:16], "version": __version__}
+    terms = Terms(run=node.run, config=digest_of(alike)[:32], base=found.base[:32], version=__version__)
+    told = {"run": node.run, "adapted layers": found.layers, "base model": found.base[:16], "version": __version__}
     return terms, bytes.fromhex(digest_of(vars(terms)))[:RUN_BYTES], json.dumps({**told, **alike}).encode()
 
 
-def check_device(x: Experiment, device: int) -> list[str]:
-    """Load the model and read the device's own data, so that nothing is found wrong after others have begun to wait.
-
-    Raises:
-        ValueError: whatever is wrong with the model, the data or a method's settings; data that are empty.
-    """
-    setup, task = x.setup(), x.setup().assignment[device]
-    for label, method in x.methods.items():
-        try:
-            method.build(setup)
-        except ValueError as error:
-            raise ValueError(f"methods.{label}: {error}") from None
-    rows = device_rows(setup, device)
-    if not rows:
-        raise ValueError(
-            f"this device has no training examples of its task {task!r}: nothing can be learnt from nothing"
-        )
-    cut = sum(row.cut for row in rows)
-    return [f"{cut} training prompts of {task} exceed the context; their beginnings are cut"] if cut else []
-
-
-def start(node: Node, x: Experiment, book: Book, directory: Path, **options: Any) -> tuple[Peer, Status]:
+def start(node: Node, x: Experiment, book: Book, directory: Path, found: Found, **options: Any) -> tuple[Peer, Status]:
     """Open the device's connections; nothing is sent yet.
 
     Args:
@@ -99,6 +74,7 @@ def start(node: Node, x: Experiment, book: Book, directory: Path, **options: Any
         x: the run's settings.
         book: whom it talks to.
         directory: its run directory, which counts how often it was started.
+        found: what is known of its model.
         options: for `Peer`.
 
     Returns:
@@ -107,7 +83,7 @@ def start(node: Node, x: Experiment, book: Book, directory: Path, **options: Any
     Raises:
         ValueError: the address is in use, or keys do not work.
     """
-    terms, run, story = terms_of(node, x)
+    terms, run, story = terms_of(node, x, found)
     status = Status(name=node.name, device=book.me, run=node.run, rounds=x.rounds)
     peer = Peer(
         book=book, life=_life(directory), terms=terms, run=run, story=story, last=last_stage(len(x.methods), x.rounds),
@@ -162,11 +138,11 @@ def live(x: Experiment, peer: Peer, status: Status, directory: Path, air: str) -
         ValueError: every neighbour refuses this device; or a checkpoint that cannot be read.
         OSError: nothing can be written, still after waiting at the end; the last checkpoint is whole.
     """
-    pin_threads(x.threads)
     setup, journal, shelf = x.setup(), Journal(directory), Shelf()
     status.doing = "meeting the others"
     for k, said in peer.meet().items():
         yield f"{peer.book.names[k]} {said}; going on without, until it appears"
+    pin_threads(x.threads)  # loads torch: a wait does without
     yield from peer.box.news()
     exam = _at_hand(exam_of(x, setup, final=True))
     if not journal.has(BASE, 0) and exam.owners:

@@ -10,12 +10,13 @@ from typer.testing import CliRunner
 from orthomesh import peering
 from orthomesh.cli import app
 from orthomesh.node import book, read_node
+from orthomesh.ready import Found
 
 
 def test_who_answers_and_who_does_not(peer_files: Callable[..., list[Path]]) -> None:
     files = peer_files(2)
     node, x = read_node(files[1])
-    peer, status = peering.start(node, x, book(node, files[1])[0], files[1].parent / "run")
+    peer, status = peering.start(node, x, book(node, files[1])[0], files[1].parent / "run", Found("0" * 64, 14))
     status.doing, status.label, status.loss, status.cluster = "training", "ours", 0.25, (0, 1)
     try:
         done = CliRunner().invoke(app, ["status", str(files[0]), "--wait", "1"])

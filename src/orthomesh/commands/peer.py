@@ -30,6 +30,7 @@ def peer(
     from ..experiment import finish
     from ..node import book, read_node
     from ..presets import plain
+    from ..ready import find_apart
     from ..show import line, words
     from ..watching import served
 
@@ -39,8 +40,9 @@ def peer(
         node, x = read_node(file)
         directory = file.parent / node.out
         contacts, notes = book(node, file)
-        notes += peering.check_device(x, contacts.me)
-        engine, status = peering.start(node, x, contacts, directory)
+        found = find_apart(x, contacts.me)
+        notes += found.notes
+        engine, status = peering.start(node, x, contacts, directory, found)
         away = overheard(lambda refused: engine.box.turned_away(*refused))
         with away, closing(engine):  # what it says at its end is overheard as well
             peering.begin_directory(directory, plain(x))
