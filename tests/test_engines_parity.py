@@ -188,6 +188,8 @@ def test_peers_on_encrypted_sockets_end_like_one_process(peer_files: Callable[..
             own = [experiment.Journal(f.parent / "run").rounds(label)[n] for f in files]
             assert [r["devices"] for r in own] == [[row] for row in record["devices"]]
             assert sorted(map(str, (link for r in own for link in r["links"]))) == sorted(map(str, record["links"]))
+        before = [experiment.Journal(f.parent / "run").trained(label)[0]["accuracy"] for f in files]
+        assert {t: a for one in before for t, a in one.items()} == alone.trained(label)[0]["accuracy"]
     counted = [json.loads((f.parent / "run" / "traffic.json").read_text()) for f in files]
     sent = counted[0]["b"]
     assert sent["predicted_sent"] < sent["framed_sent"] < sent["kernel_sent"]

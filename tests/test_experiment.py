@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from orthomesh.checkpoint import digest, load_devices
+from orthomesh.evaluation.examine import examine_own
 from orthomesh.evaluation.record import Journal
 from orthomesh.experiment import BASE, ORACLE, Evaluate, Experiment, check, checkpoint_path, finish, run
 from orthomesh.methods.gossip_lora import GossipLora
@@ -123,6 +124,25 @@ def test_what_a_finished_run_leaves(whole: tuple[Path, list[Any]], tmp_path: Pat
     assert hashes[0] == hashes[1]
 
 
+def test_own_tasks_are_examined_between_the_last_training_and_its_exchange(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a run of one round gossip has then trained what `local` has; afterwards it is mixed."""
+    seen: list[str] = []
+    monkeypatch.setattr(
+        "orthomesh.experiment.examine_own",
+        lambda devices, *rest: seen.append(digest(devices)) or examine_own(devices, *rest),
+    )
+    x = replace(SHORT, rounds=1, methods={"local": Local(), "gossip": GossipLora()})
+    list(run(x, tmp_path))
+    ended = fingerprints(x, tmp_path)
+    assert seen == [ended["local"][0]] * 2
+    assert ended["gossip"] != ended["local"]
+    (before,), (after,) = Journal(tmp_path).trained("local"), Journal(tmp_path).exams("local")
+    assert before["accuracy"] == after["own"]
+    assert before["prompts"] == {"zelk": 6, "morv": 6}
+
+
 # the same however it is computed
 
 
@@ -179,7 +199,7 @@ def test_crashed_between_any_two_writes_it_ends_as_if_never(
 
     monkeypatch.setattr("orthomesh.checkpoint.os.replace", replace_or_crash)
     for _ in range(50):
-        left[0] = num_writes  # a round takes three: its record, its examination, its states
+        left[0] = num_writes  # a round takes three: its record, an examination, its states
         try:
             list(run(SHORT, tmp_path))
         except Crash:

@@ -45,8 +45,12 @@ def part(whole: Path, device: int, into: Path) -> Path:
     for label in ("base", "ours"):
         for exam in journal.exams(label):
             held = {k: v for k, v in exam["held"].items() if int(k) == device or label == "base"}
-            mine.put(label, "exam", exam["round"], {**exam, "held": held})
+            own = {t: v for t, v in exam["own"].items() if t == X.setup().assignment[device]}
+            mine.put(label, "exam", exam["round"], {**exam, "held": held, "own": own})
     task = X.setup().assignment[device]
+    (before,) = journal.trained("ours")
+    only = {name: {task: before[name][task]} for name in ("accuracy", "prompts")}
+    mine.put("ours", "trained", X.rounds, {**before, **only})
     (exam,) = journal.exams("oracle")
     mine.put("oracle", "exam", 0, {**exam, "accuracy": {task: exam["accuracy"][task]}, "held": {str(device): 1}})
     (into / "config.yaml").write_text(yaml.safe_dump(plain(X)))
@@ -60,6 +64,7 @@ def test_the_parts_make_the_whole(whole: Path, tmp_path: Path) -> None:
     assert summary["final_sha256"] == told["final_sha256"]
     again = json.loads((tmp_path / "joined" / "summary.json").read_text())
     assert again["methods"] == told["methods"]
+    assert set(again["methods"]["ours"]["as_trained"]) == {"zelk", "morv", "vask"}
     assert (tmp_path / "joined" / "report.html").is_file()
 
 

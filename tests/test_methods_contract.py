@@ -13,6 +13,7 @@ import pytest
 
 from orthomesh.checkpoint import digest, load_devices, save_devices
 from orthomesh.engines.inprocess import InProcess
+from orthomesh.evaluation.accuracy import same_answers
 from orthomesh.exchange.payload import Section, decode, encode
 from orthomesh.methods import METHODS
 from orthomesh.methods.fedsb import FedSb
@@ -20,6 +21,7 @@ from orthomesh.methods.fly import Fly
 from orthomesh.methods.lori import Lori
 from orthomesh.methods.setup import Setup
 from orthomesh.methods.sparse_orthogonal import SparseOrthogonal, paper_reading
+from orthomesh.methods.trained import as_trained
 from orthomesh.models.base import load_base
 from orthomesh.round import run_round
 from orthomesh.types import (
@@ -340,6 +342,17 @@ def test_a_bank_fits_the_model(watch: Watch, setup: Setup) -> None:
             assert np.isfinite(expert.A).all()
             assert np.isfinite(expert.B).all()
             assert expert.B.any()
+
+
+def test_as_trained_a_device_answers_with_what_it_has_trained(label: str, watch: Watch, setup: Setup) -> None:
+    """Nobody else's expert, and what others have sent before makes no difference."""
+    bank, size = as_trained(SETTINGS[label], watch.method, setup), load_base(setup.model).layout
+    for k, (device, _) in watch.fitted.items():
+        (expert,) = bank(device).experts
+        assert expert.owner == k
+        assert expert.weights is not None or (expert.A.size, expert.B.size) == (size.num_projection, size.num_expansion)
+        told = bank(replace(device, bank=watch.states[-1][k].bank))
+        assert same_answers(device, lambda _, held=told: held) == same_answers(device, bank)
 
 
 def test_before_the_first_round_the_base_answers(method: Method) -> None:

@@ -64,7 +64,10 @@ def test_a_device_alone_finishes_and_says_who_was_missing(
     states, done = load_devices(checkpoint_path(directory, "local"))
     assert (list(states), done) == ([0], 3)
     assert (status.doing, status.round) == ("done", 3)
-    assert len(Journal(directory).rounds("local")) == 3
+    journal = Journal(directory)
+    assert len(journal.rounds("local")) == 3
+    (before,), after = journal.trained("local"), journal.exams("local")[-1]
+    assert (before["round"], before["accuracy"]) == (3, after["own"])  # nobody was there to learn from
     told = peering.told(status, peer)
     assert json.loads(peer.tell()) == json.loads(json.dumps(told))
     assert told["connected"] == []

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from orthomesh.engines.inprocess import InProcess
-from orthomesh.round import run_round
+from orthomesh.round import exchange, run_round, train
 from orthomesh.types import (
     Bank,
     Cost,
@@ -119,6 +119,20 @@ def test_the_order_of_a_round() -> None:
         *("fit 0", "fit 1", "describe 0", "describe 1", "plan [0, 1]"),
         *("send first 0", "send first 1", "merge first 0", "merge first 1"),
     ]
+
+
+def test_between_the_halves_of_a_round_nothing_has_been_told() -> None:
+    toy = Toy((FIRST, SECOND))
+    start = {k: replace(state(k, 10.0 * k), bank={"old": np.array([7.0])}) for k in range(3)}
+    states, learnt = train(T, start, toy.method(), InProcess(3))
+    assert {k: value(d) for k, d in states.items()} == {0: 1.0, 1: 11.0, 2: 21.0}
+    assert toy.calls == ["fit 0", "fit 1", "fit 2"]
+    assert toy.banks_seen == [0, 0, 0]
+    assert [d.bank for d in states.values()] == [d.bank for d in start.values()]
+    after, info = exchange(T, states, learnt, toy.method(), Air(), InProcess(3))
+    assert {k: value(d) for k, d in after.items()} == {0: 13.0, 1: 12.0, 2: 33.0}
+    assert info.learnt == learnt
+    assert {k: value(d) for k, d in states.items()} == {0: 1.0, 1: 11.0, 2: 21.0}  # still what it was
 
 
 def test_costs_of_facts_and_phases_add_up() -> None:

@@ -23,7 +23,8 @@ VISITS = 8
 @dataclass
 class Ended:
     """One method as this device has ended it. late: its last round went by without this device. absent: who was not
-    in it. devices: the states, which later visits may add to; changed: whether one has."""
+    in it. devices: the states, which later visits may add to; changed: whether one has. trained: the states between
+    training and exchange of the last round, where this process was in it."""
 
     label: str
     method: Method
@@ -31,6 +32,7 @@ class Ended:
     late: bool
     absent: set[int] = field(default_factory=set)
     changed: bool = False
+    trained: Mapping[int, DeviceState] = field(default_factory=dict)
 
 
 def last_stage(num_methods: int, rounds: int) -> Stage:

@@ -24,15 +24,16 @@ from .config import STRICT
 from .engines.inprocess import InProcess, Pool, pin_threads, worker_pool
 from .engines.ray import ray_pool
 from .evaluation.accuracy import Exam, no_bank, test_rows
-from .evaluation.examine import Result, examine, examine_oracle
+from .evaluation.examine import Result, examine, examine_oracle, examine_own
 from .evaluation.record import Journal, write_tables
 from .evaluation.summary import SCHEMA, joint_digest, row
 from .methods import MethodSettings
 from .methods.hard_moe import HardMoe
 from .methods.setup import Setup, device_rows
 from .methods.sparse_orthogonal import SparseOrthogonal, unjoined
+from .methods.trained import as_trained
 from .models.settings import ModelSettings, TrainSettings
-from .round import run_round
+from .round import exchange, train
 from .tasks.catalogue import names
 from .tasks.settings import TaskSettings
 from .types import DeviceState, Method, Round, RoundInfo
@@ -198,9 +199,13 @@ def _run_method(
         devices, done = load_devices(path)
     yield Progress(label=label, round=done, share=0)
     for index in range(done, x.rounds):
-        started = time.monotonic()
-        devices, info = run_round(Round(x.seed, index, x.rounds), devices, method, air, engine)
+        started, t = time.monotonic(), Round(x.seed, index, x.rounds)
+        trained, learnt = train(t, devices, method, engine)
+        devices, info = exchange(t, trained, learnt, method, air, engine)
         journal.write_round(label, info, devices, time.monotonic() - started)
+        if t.is_last:
+            before = examine_own(trained, as_trained(settings_, method, setup), exam_of(x, setup, final=True), engine)
+            journal.write_trained(label, index + 1, before)
         due = x.evaluate.every and (index + 1) % x.evaluate.every == 0 and index + 1 < x.rounds
         accuracy = None
         if due:

@@ -75,15 +75,20 @@ def _states(directories: Sequence[Path], label: str) -> dict[int, DeviceState]:
 def _join_records(journals: Sequence[Journal], label: str, into: Journal) -> None:
     rounds: dict[int, list[Mapping[str, Any]]] = {}
     exams: dict[int, list[Mapping[str, Any]]] = {}
+    trained: dict[int, list[Mapping[str, Any]]] = {}
     for journal in journals:
         for record in journal.rounds(label):
             rounds.setdefault(int(record["devices"][0]["round"]), []).append(record)
         for exam in journal.exams(label):
             exams.setdefault(int(exam["round"]), []).append(exam)
+        for record in journal.trained(label):
+            trained.setdefault(int(record["round"]), []).append(record)
     for number, records in rounds.items():
         into.put(label, "round", number, _one_round(records))
     for number, several in exams.items():
         into.put(label, "exam", number, _one_exam(several))
+    for number, several in trained.items():
+        into.put(label, "trained", number, {**several[0], **_means(several, ("accuracy",)), "prompts": _most(several)})
 
 
 def _one_round(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -100,17 +105,28 @@ def _one_round(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _one_exam(exams: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The mean over devices of every task that any of them was asked."""
-    tasks = list(dict.fromkeys(task for e in exams for task in e["accuracy"]))
     right = [e["route_right"] for e in exams]
-    means = {
-        name: {t: float(np.mean([e[name][t] for e in exams if t in e[name]])) for t in tasks}
-        for name in ("accuracy", "unread")
-    }
     return {
         **exams[0],
-        **means,
-        "prompts": {t: max(e["prompts"].get(t, 0) for e in exams) for t in tasks},
-        "cut": {t: max(e["cut"].get(t, 0) for e in exams) for t in tasks},
+        **_means(exams, ("accuracy", "unread", "own")),
+        "prompts": _most(exams),
+        "cut": _most(exams, "cut"),
         "route_right": None if None in right else float(np.mean(right)),
         "held": {k: n for e in exams for k, n in e["held"].items()},
     }
+
+
+def _means(records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Task by task, over the records that have it."""
+    found = {}
+    for name in names:
+        told = [r.get(name, {}) for r in records]
+        tasks = dict.fromkeys(task for one in told for task in one)
+        found[name] = {t: float(np.mean([one[t] for one in told if t in one])) for t in tasks}
+    return found
+
+
+def _most(records: Sequence[Mapping[str, Any]], name: str = "prompts") -> dict[str, int]:
+    """The largest count of every task."""
+    tasks = dict.fromkeys(task for r in records for task in r[name])
+    return {t: max(r[name].get(t, 0) for r in records) for t in tasks}

@@ -25,7 +25,7 @@ from .engines.mailbox import NOBODY, Terms
 from .engines.peer import Peer, Traffic
 from .engines.wire import RUN_BYTES, Stage
 from .evaluation.accuracy import Exam, no_bank, test_rows
-from .evaluation.examine import examine, examine_oracle
+from .evaluation.examine import examine, examine_oracle, examine_own
 from .evaluation.record import Journal
 from .exchange.framing import opening_bytes
 from .experiment import BASE, ORACLE, Experiment, Progress, checkpoint_path, exam_of, oracle_of
@@ -34,9 +34,10 @@ from .methods import MethodSettings
 from .methods.hard_moe import HardMoe
 from .methods.setup import Setup
 from .methods.sparse_orthogonal import SparseOrthogonal, unjoined
+from .methods.trained import as_trained
 from .node import Node, common, digest_of
 from .ready import Found
-from .round import run_round
+from .round import exchange, train
 from .types import Air, DeviceState, Round, RoundInfo
 from .wireless.air import IdealAir, SimulatedAir
 
@@ -211,16 +212,17 @@ def _travel(
             yield f"{label}: rounds {done + 1} to {index} went by without this device"
         if index >= x.rounds:
             break
-        started = time.monotonic()
+        started, t = time.monotonic(), Round(x.seed, index, x.rounds)
         peer.begin(Stage(trip.number, index))
         status.round, status.doing = index + 1, "training and exchanging"
-        devices, info = run_round(Round(x.seed, index, x.rounds), devices, method, air, peer)
+        trained, learnt = train(t, devices, method, peer)
+        devices, info = exchange(t, trained, learnt, method, air, peer)
         done = index + 1
         record = partial(journal.write_round, label, info, devices, time.monotonic() - started)
         aside += _kept(trip.shelf, f"the record of round {done} of {label}", record)
         aside += _kept(trip.shelf, f"the state of {label}", partial(save_devices, path, devices, done))
         absent = set(range(len(peer.book.names))) - set(peer.heard)
-        ended = Ended(label, method, devices, late=done < x.rounds, absent=absent)
+        ended = Ended(label, method, devices, late=done < x.rounds, absent=absent, trained=trained if t.is_last else {})
         _note(status, info, peer)
         peer.links.meter()  # now, since a connection that ends takes its counters with it
         yield from [*peer.box.news(), *aside]
@@ -254,7 +256,10 @@ def _cleared(shelf: Shelf, patience_s: float) -> Iterator[str]:
 
 
 def _examine(trip: _Trip, peer: Peer, journal: Journal, done: Ended) -> Iterator[Progress | str]:
-    """The final examination: every task whose test prompts are at hand, and the own task to the own expert."""
+    """The final examination: every task whose test prompts are at hand, and the own task to the own expert.
+
+    The own task as it was before the last exchange is on record where this device was in it, and has not died since.
+    """
     x, label, me, exam = trip.x, trip.label, peer.book.me, trip.exam
     mine = tuple((task, (me,)) for task, owners in exam.owners if me in owners)
     asked = exam if not isinstance(trip.settings, HardMoe) else exam._replace(owners=mine)
@@ -262,6 +267,12 @@ def _examine(trip: _Trip, peer: Peer, journal: Journal, done: Ended) -> Iterator
         put = examine if asked is exam else examine_oracle  # what an oracle asks, it asks of the task's owner
         record = partial(journal.write_exam, label, x.rounds, put(done.devices, done.method.bank, asked, peer))
         yield from _kept(trip.shelf, f"the examination of {label}", record)
+    if mine and done.trained and not journal.trained(label):
+        own = examine_own(
+            done.trained, as_trained(trip.settings, done.method, trip.setup), exam._replace(owners=mine), peer
+        )
+        record = partial(journal.write_trained, label, x.rounds, own)
+        yield from _kept(trip.shelf, f"the own task of {label}", record)
     if mine and label == oracle_of(x) and isinstance(trip.settings, SparseOrthogonal) and not journal.has(ORACLE, 0):
         apart = partial(unjoined, c=trip.settings, setup=trip.setup)
         record = partial(

@@ -6,7 +6,21 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from .exchange.framing import framing_bytes
-from .types import Air, Cost, DeviceState, Engine, Envelope, Facts, Link, Message, Method, Phase, Round, RoundInfo
+from .types import (
+    Air,
+    Cost,
+    DeviceState,
+    Engine,
+    Envelope,
+    Facts,
+    Learnt,
+    Link,
+    Message,
+    Method,
+    Phase,
+    Round,
+    RoundInfo,
+)
 
 
 def run_round(
@@ -27,9 +41,36 @@ def run_round(
     Returns:
         The new states by id, and what the round is worth telling.
     """
+    return exchange(t, *train(t, devices, method, engine), method, air, engine)
+
+
+def train(
+    t: Round, devices: Mapping[int, DeviceState], method: Method, engine: Engine
+) -> tuple[dict[int, DeviceState], dict[int, Learnt]]:
+    """The first half of a round: every device learns by itself, and has not told anybody yet.
+
+    Returns:
+        The states by id, what others sent before still beside them, and what fine-tuning is worth telling.
+    """
     alone = {k: replace(d, bank={}) for k, d in devices.items()}  # what others sent is not trained on
     fitted = engine.map(method.fit, alone, t)  # local fine-tuning, eq. 6
-    devices = {k: replace(state, bank=devices[k].bank) for k, (state, _) in fitted.items()}
+    states = {k: replace(state, bank=devices[k].bank) for k, (state, _) in fitted.items()}
+    return states, {k: info for k, (_, info) in fitted.items()}
+
+
+def exchange(
+    t: Round,
+    devices: Mapping[int, DeviceState],
+    learnt: Mapping[int, Learnt],
+    method: Method,
+    air: Air,
+    engine: Engine,
+) -> tuple[dict[int, DeviceState], RoundInfo]:
+    """The second half: devices that have trained tell each other, and join what they hear.
+
+    Returns:
+        As `run_round`, of which this is the rest.
+    """
     facts = {k: method.describe(d, t) for k, d in devices.items()}
     facts, cost = air.announce(facts, t)  # what a device tells everybody is not free
     heard, said, framing = _talk(engine.share(facts, t), method, air, engine, t)  # where clusters are not planned
@@ -42,9 +83,10 @@ def run_round(
         links += _links(phase, devices, sent, inbox)
         devices = {k: method.merge(d, inbox[k], phase, t) for k, d in devices.items()}
         cost += spent
-    learnt = {k: info for k, (_, info) in fitted.items()}
     framing = {k: n + framing.get(k, 0) for k, n in framing_bytes(plan, len(heard), devices).items()}
-    return devices, RoundInfo(index=t.index, plan=plan, learnt=learnt, cost=cost, links=tuple(links), framing=framing)
+    return dict(devices), RoundInfo(
+        index=t.index, plan=plan, learnt=learnt, cost=cost, links=tuple(links), framing=framing
+    )
 
 
 def _talk(

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from orthomesh.engines.inprocess import InProcess
 from orthomesh.evaluation import accuracy
 from orthomesh.evaluation.accuracy import Exam, Score, mean_accuracy, no_bank, sit
-from orthomesh.evaluation.examine import examine, examine_oracle
+from orthomesh.evaluation.examine import examine, examine_oracle, examine_own
 from orthomesh.models.answer import answer
 from orthomesh.models.base import load_base
 from orthomesh.models.settings import ModelSettings
@@ -113,7 +113,24 @@ def test_the_oracle_adds_up_what_owners_answer(exam: Exam) -> None:
     assert result.scores[0]["yesno"].asked == 32
 
 
+def test_own_tasks_are_those_of_the_devices_asked(exam: Exam) -> None:
+    """Of third's owners 0 and 3 one is asked, of sure's two, of yesno's none."""
+    devices = {k: person(k, 0) for k in (0, 1, 4)}
+    result = examine(devices, no_bank, exam, InProcess(5))
+    assert result.own == {"third": Score(3, 1, -1, 0), "sure": Score(4, 4, -1, 0)}
+    assert examine_own(devices, no_bank, exam, InProcess(5)).own == result.own
+
+
 # reference
+
+
+def test_own_tasks_are_answered_with_all_that_is_held(exam: Exam) -> None:
+    devices = {k: person(k, 1 + k % 2) for k in range(7)}
+    whole = examine(devices, by_kind, exam, InProcess(7)).own
+    assert examine_own(devices, by_kind, exam, InProcess(7)).own == whole
+    each = [sit((devices[k], ("yesno",)), by_kind, exam)["yesno"].right for k in (5, 6)]
+    assert whole["yesno"].right == sum(each)
+    assert each[0] != each[1]
 
 
 def test_asking_everybody_gives_the_same_mean(exam: Exam) -> None:

@@ -24,6 +24,7 @@ EXAM = Result(
     scores=[{"a": Score(4, 1, 2, 0), "b": Score(10, 5, 10, 3)}, {"a": Score(4, 3, 4, 0), "b": Score(10, 0, 5, 3)}],
     weights=[1, 1],
     held={0: 2, 1: 1},
+    own={"a": Score(4, 3, 4, 0)},
 )
 
 
@@ -84,7 +85,15 @@ def test_an_examination_on_paper(journal: Journal) -> None:
         "unread": {"a": 0, "b": 0},
         "route_right": 21 / 28,
         "held": {"0": 2, "1": 1},
+        "own": {"a": 0.75},
     }
+
+
+def test_own_tasks_before_an_exchange_on_paper(journal: Journal) -> None:
+    assert journal.trained("ours") == []
+    journal.write_trained("ours", 2, EXAM)
+    assert journal.trained("ours") == [{"method": "ours", "round": 2, "accuracy": {"a": 0.75}, "prompts": {"a": 4}}]
+    assert journal.exams("ours") == []
 
 
 def test_records_lie_where_the_method_says(journal: Journal) -> None:

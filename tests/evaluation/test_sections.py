@@ -43,6 +43,15 @@ def test_every_number_of_the_summary_is_in_the_line_of_its_method(summary: dict[
             assert pytest.approx(100 * row["route_right"]) in numbers_in(effort[row["label"]])
 
 
+def test_a_task_before_and_after_aggregation(summary: dict[str, Any]) -> None:
+    assert "was not recorded" in sections.forgetting_table(summary)
+    first, second, _ = summary["tasks"]
+    gossip = next(row for row in summary["rows"] if row["label"] == "gossip")
+    gossip |= {"as_trained": {first: 0.9, second: 0.7}, "aggregated": {first: 0.5, second: 0.3}}
+    (line,) = rows_of(sections.forgetting_table(summary)).values()
+    assert re.findall(r">(-?[\d.]+)<", line) == ["80.0", "40.0", "15.0", "40.0"]
+
+
 def test_many_tasks_go_down_the_page(summary: dict[str, Any]) -> None:
     summary["tasks"] = [f"task{i}" for i in range(20)]
     for row in summary["rows"]:

@@ -83,12 +83,23 @@ def test_a_row_on_paper(journal: Journal) -> None:
     assert made["energy_j"] == pytest.approx((0.1 + 0.05 + 0.025) / 2)
     assert made["lost"] == 1.5
     assert made["unread"] == {"a": 0, "b": 0.5}
+    assert (made["as_trained"], made["aggregated"]) == (None, None)
     assert made["elapsed_s"] == 0.25 + 1.25
     assert made["trained_parameters"] == 301
     assert made["experts_held"] == 1.5
     assert made["route_right"] == 10 / 12
     assert made["clusters"] == [[0, 1]]
     assert made["collision"] is None  # these devices have no masks
+
+
+def test_own_tasks_before_and_after_the_last_exchange(journal: Journal) -> None:
+    own = {"a": Score(4, 4, -1, 0)}
+    journal.write_trained("ours", 2, Result([own], [1], {}, own))
+    assert row(journal, "ours", "local", None)["aggregated"] == {}
+    after = {"a": Score(4, 1, -1, 0)}
+    journal.write_exam("ours", 2, Result([after], [2], {0: 1, 1: 1}, after))
+    made = row(journal, "ours", "local", None)
+    assert (made["as_trained"], made["aggregated"]) == ({"a": 1.0}, {"a": 0.25})
 
 
 def test_the_base_costs_nothing(tmp_path: Path) -> None:

@@ -112,3 +112,4 @@ def test_a_method_with_fewer_seeds_is_left_out_and_named(runs: dict[Path, Experi
     assert value["gossip", "a"] == pytest.approx(80.0)
     assert (tmp_path / "out" / "methods.tex").read_text().count(r"\\") == 3
     assert {p.name for p in said if isinstance(p, Path)} >= {"frontier.csv", "frontier-bytes.svg", "methods.md"}
+    assert (tmp_path / "out" / "forgetting.md").read_text().count("not recorded") == 2 * 3 * 3  # as older runs

@@ -23,6 +23,8 @@ def test_every_file_is_there(said: list[Any], done: Any) -> None:
     assert all((done.out / name).stat().st_size for name in names)
     figures = ("table1", "frontier-bytes", "frontier-seconds", "breakdown", "breakdown-orthomesh", "breakdown-paper")
     assert names >= {"table1.csv", "table1.tex", "table1.md", "frontier.csv", "breakdown.csv", "breakdown.md"}
+    assert names >= {"forgetting.csv", "forgetting.md", "forgetting.svg", "forgetting.png"}
+    assert (done.out / "breakdown.md").read_text().endswith((done.out / "forgetting.md").read_text())
     assert names >= {f"{name}.{end}" for name in figures for end in ("svg", "png")}
 
 

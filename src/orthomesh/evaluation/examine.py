@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import NamedTuple
 
 from ..types import Bank, DeviceState, Engine
@@ -11,11 +12,13 @@ from .accuracy import Exam, Score, own_expert, same_answers, sit
 
 
 class Result(NamedTuple):
-    """scores: by task, for every device asked. weights: how many devices each stands for. held: experts by device."""
+    """scores: by task, for every device asked. weights: how many devices each stands for. held: experts by device.
+    own: by task, of those asked that have it, added up."""
 
     scores: list[dict[str, Score]]
     weights: list[int]
     held: dict[int, int]
+    own: Mapping[str, Score] = MappingProxyType({})
 
 
 def examine(
@@ -50,7 +53,27 @@ def examine(
     for n, (device, _) in jobs.items():
         scores[device.id].update(found[n])
     ordered = [{task: scores[k][task] for task in tasks} for k in asked]
-    return Result(ordered, [len(group) for group in alike.values()], {k: n for k, (_, n) in prints.items()})
+    by_device = {k: scores[group[0]] for group in alike.values() for k in group}
+    return Result(
+        ordered,
+        [len(group) for group in alike.values()],
+        {k: n for k, (_, n) in prints.items()},
+        {task: _total(by_owners) for task, by_owners in _owners(by_device, exam).items()},
+    )
+
+
+def examine_own(
+    devices: Mapping[int, DeviceState], bank: Callable[[DeviceState], Bank], exam: Exam, engine: Engine
+) -> Result:
+    """Each task to the devices that have it, answering with all they hold.
+
+    Returns:
+        One outcome that stands for everybody; tasks that several devices have add up theirs.
+    """
+    jobs = {k: (devices[k], (task,)) for task, owners in exam.owners for k in owners if k in devices}
+    found = engine.map(partial(sit, bank=bank, exam=exam), jobs)
+    joined = {task: _total(scores) for task, scores in _owners(found, exam).items()}
+    return Result([joined], [1], dict.fromkeys(devices, 1), joined)
 
 
 def examine_oracle(
@@ -59,13 +82,21 @@ def examine_oracle(
     """Each task to the devices that own it, answering with their own expert only: the upper bound.
 
     Returns:
-        One outcome that stands for everybody; tasks with several owners add up theirs.
+        As `examine_own`, every prompt counted as sent to the right expert.
     """
-    jobs = {k: (devices[k], (task,)) for task, owners in exam.owners for k in owners if k in devices}
-    found = engine.map(partial(sit, bank=partial(own_expert, bank=bank), exam=exam), jobs)
-    joined = {}
-    for task, owners in exam.owners:
-        scores = [found[k][task] for k in owners if k in found]
-        asked, right = sum(s.asked for s in scores), sum(s.right for s in scores)
-        joined[task] = Score(asked, right, asked, scores[0].cut, sum(s.unread for s in scores))
-    return Result([joined], [1], dict.fromkeys(devices, 1))
+    found = examine_own(devices, partial(own_expert, bank=bank), exam, engine)
+    joined = {task: s._replace(routed=s.asked) for task, s in found.own.items()}
+    return found._replace(scores=[joined], own=joined)
+
+
+def _owners(found: Mapping[int, Mapping[str, Score]], exam: Exam) -> dict[str, list[Score]]:
+    """By task, the scores of those devices asked that have it; without tasks that none of them has."""
+    each = {task: [found[k][task] for k in owners if k in found] for task, owners in exam.owners}
+    return {task: scores for task, scores in each.items() if scores}
+
+
+def _total(scores: Sequence[Score]) -> Score:
+    """Of one task: answers added up; prompts that were cut are the same for all."""
+    asked, right, unread = (sum(getattr(s, name) for s in scores) for name in ("asked", "right", "unread"))
+    routed = -1 if any(s.routed < 0 for s in scores) else sum(s.routed for s in scores)
+    return Score(asked, right, routed, scores[0].cut, unread)

@@ -14,7 +14,7 @@ from .examine import Result
 
 
 class Journal:
-    """Records of a run directory: `records/LABEL/round-0003.json` and `records/LABEL/exam-0003.json`.
+    """Records of a run directory: `round-0003.json`, `exam-0003.json` and `trained-0003.json` in `records/LABEL/`.
 
     Each is written whole or not at all, and written again when a round is run again.
     """
@@ -36,7 +36,7 @@ class Journal:
 
     def write_exam(self, label: str, round_: int, result: Result) -> None:
         """Put an examination on record."""
-        scores, weights, held = result
+        scores, weights, held, own = result
         exam = {
             "method": label,
             "round": round_,
@@ -46,8 +46,19 @@ class Journal:
             "unread": {task: _share(scores, weights, task) for task in scores[0]},
             "route_right": routed_share(scores, weights),
             "held": {str(k): n for k, n in held.items()},
+            "own": {task: s.right / s.asked for task, s in own.items()},
         }
         write_whole(self._path(label, "exam", round_), json.dumps(exam).encode())
+
+    def write_trained(self, label: str, round_: int, result: Result) -> None:
+        """Put on record how devices answer their own tasks once they have trained and before they exchange."""
+        record = {
+            "method": label,
+            "round": round_,
+            "accuracy": {task: s.right / s.asked for task, s in result.own.items()},
+            "prompts": {task: s.asked for task, s in result.own.items()},
+        }
+        write_whole(self._path(label, "trained", round_), json.dumps(record).encode())
 
     def write_round(self, label: str, info: RoundInfo, devices: Mapping[int, DeviceState], seconds: float) -> None:
         """Put a round on record: what each device learnt and spent, and what became of every transfer."""
@@ -61,7 +72,9 @@ class Journal:
         }
         write_whole(self._path(label, "round", info.index + 1), json.dumps(record).encode())
 
-    def put(self, label: str, kind: Literal["round", "exam"], number: int, record: Mapping[str, Any]) -> None:
+    def put(
+        self, label: str, kind: Literal["round", "exam", "trained"], number: int, record: Mapping[str, Any]
+    ) -> None:
         """Put a record as it is, e.g. one joined from those of several peers."""
         write_whole(self._path(label, kind, number), json.dumps(record).encode())
 
@@ -72,6 +85,10 @@ class Journal:
     def exams(self, label: str) -> list[dict[str, Any]]:
         """Examinations of a method, in order."""
         return self._all(label, "exam")
+
+    def trained(self, label: str) -> list[dict[str, Any]]:
+        """How devices answered their own tasks before an exchange, in order; empty in older directories."""
+        return self._all(label, "trained")
 
     def _all(self, label: str, kind: str) -> list[dict[str, Any]]:
         found = self._path(label, kind, 0).parent.glob(f"{kind}-*.json")

@@ -87,6 +87,7 @@ def _results(run: Run) -> str:
         "Results",
         "Means over the devices. Point at a number for its exact value.",
         *("<h3>Right answers, per cent</h3>", sections.accuracy_table(summary)),
+        *("<h3>A device's own task before and after aggregation, per cent</h3>", sections.forgetting_table(summary)),
         *("<h3>Sent by one device over the whole run</h3>", sections.bytes_table(summary)),
         *("<h3>Time and energy of one device, and what it learnt</h3>", sections.effort_table(summary)),
         sections.glossary(summary),

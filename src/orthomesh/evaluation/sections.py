@@ -135,6 +135,22 @@ def effort_table(summary: Summary) -> str:
     return _by_method(summary, columns)
 
 
+def forgetting_table(summary: Summary) -> str:
+    """Of every method that trains: a device's own task before and after aggregation, mean over tasks."""
+    told = [(row, row.get("as_trained") or {}, row.get("aggregated") or {}) for row in summary["rows"]]
+    kept = [(row, [(before[t], after[t], row["accuracy"][t]) for t in before if t in after and t in row["accuracy"]])
+            for row, before, after in told]  # fmt: skip
+    if not any(values for _, values in kept):
+        return '<p class="missing">How devices answered before aggregation was not recorded.</p>'
+    lines, shown = [], colours(summary)
+    for row, values in kept:
+        if values:
+            before, after, all_ = (sum(column_) / len(values) for column_ in zip(*values, strict=True))
+            lost = Cell(text=f"{100 * (before - after):.1f}", tip=f"{before - after:.4f}")
+            lines.append([_method(row, shown), *map(_accuracy, (before, after, all_)), lost])
+    return table(["method", "as trained", "aggregated", "answered", "forgotten, points"], lines, None)
+
+
 def _by_method(summary: Summary, columns: Sequence[tuple[str, list[Cell]]]) -> str:
     """A table with one line per method, put together from its columns."""
     rows, shown, lead = summary["rows"], colours(summary), lead_row(summary)

@@ -28,7 +28,7 @@ def row(journal: Journal, label: str, kind: str, devices: Mapping[int, DeviceSta
     Returns:
         Means per device over the whole run where not said otherwise.
     """
-    exam, rounds = journal.exams(label)[-1], journal.rounds(label)
+    exam, rounds, trained = journal.exams(label)[-1], journal.rounds(label), journal.trained(label)
     told = [r for one in rounds for r in one["devices"]]
     num = len(rounds[-1]["devices"]) if rounds else 1
     sent = {c: sum(r[f"bytes_{c}"] for r in told) / num for c in COLUMNS}
@@ -39,6 +39,8 @@ def row(journal: Journal, label: str, kind: str, devices: Mapping[int, DeviceSta
         "accuracy": exam["accuracy"],
         "mean": float(np.mean(list(exam["accuracy"].values()))),
         "unread": exam.get("unread", {}),
+        "as_trained": trained[-1]["accuracy"] if trained else None,
+        "aggregated": exam.get("own") if trained else None,
         "bytes_per_device": sent,
         "bytes_per_device_round": {c: n / max(1, len(rounds)) for c, n in sent.items()},
         "framing_per_device": sum(r.get("framing_bytes", 0) for r in told) / num,

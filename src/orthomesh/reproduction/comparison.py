@@ -19,8 +19,8 @@ from ..evaluation.record import Journal
 from ..evaluation.statistics import Interval, Paired, interval
 from ..evaluation.wording import quantity
 from ..experiment import Experiment
-from . import plots
-from .outcome import Said, draw, few, fewer, frontiers, put, verdicts
+from . import forgetting, plots
+from .outcome import Said, draw, few, fewer, frontiers, put, verdicts, write_forgetting
 from .record import Line, against_ours, directories, frontier, lines, points, short_of_seeds
 from .rows import OURS, Row
 from .tables import FIELDS, latex, number, p_value
@@ -208,9 +208,17 @@ def write(rows: Sequence[Row], runs: Mapping[Path, Experiment], out: Path) -> Sa
     sending = [one.line.row for one in found if one.cost("sent")]
     curves = {row: frontier(row.label, directories(row, runs)) for row in sending}
     drawn = {"methods": plots.dots("All methods", words, measures), **frontiers(curves, out, paths)}
+    kept = forgetting.forgotten(rows, runs)
+    drawn |= forgetting.figure(kept)
+    before = write_forgetting(kept, out, paths)
     notes = draw(drawn, out, paths)
     notes += fewer(short)
     note = (
         "at our bytes: the last examined round with no more sent than ours in the whole run; on the way few are asked"
     )
-    return [terminal(told, found), *(f"note: {n}" for n in (note, *verdicts(flat), *few(seeds), *notes)), *paths]
+    return [
+        terminal(told, found),
+        before,
+        *(f"note: {n}" for n in (note, *verdicts(flat), *few(seeds), *notes)),
+        *paths,
+    ]

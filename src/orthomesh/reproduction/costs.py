@@ -124,7 +124,7 @@ def _seconds(x: Experiment, method: object, measured: Probe) -> float:
     tasks = len(set(setup.assignment))
     steps = setup.num_devices * x.rounds * x.train.steps * (FULL_OVER_ADAPTERS if _is_full(method) else 1.0)
     askers = 1 if isinstance(method, HardMoe | Centralised) else setup.num_devices
-    prompts = askers * tasks * x.tasks.test_examples
+    prompts = (askers * tasks + setup.num_devices) * x.tasks.test_examples  # before the last exchange its own task too
     ways = (x.rounds - 1) // x.evaluate.every if x.evaluate.every else 0
     prompts += (
         ways * min(x.evaluate.devices, setup.num_devices) * tasks * min(x.evaluate.prompts, x.tasks.test_examples)

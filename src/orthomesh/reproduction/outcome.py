@@ -12,7 +12,7 @@ from rich.table import Table
 from ..checkpoint import write_whole
 from ..evaluation.statistics import Interval
 from ..experiment import ORACLE, Experiment
-from . import plots, scene, tables
+from . import forgetting, plots, scene, tables
 from .breakdown import CAUSES, MEAN, STAGES, Loss, as_markdown, as_table, losses
 from .printed import remarks
 from .record import Line, Point, against_ours, directories, frontier, lines, short_of_seeds, unread
@@ -62,8 +62,9 @@ def _table(what: str, rows: Sequence[Row], runs: Mapping[Path, Experiment], out:
     if what == "table1":
         sending = [line.row for line in found if line.sent and line.row.settings is not None]
         drawn |= frontiers({row: frontier(row.label, directories(row, runs)) for row in sending}, out, paths)
-        broken, lost = _breakdowns(found, runs, out, paths)
-        drawn, said = drawn | broken, [*said, *lost]
+        kept = forgetting.forgotten(rows, runs)
+        broken, lost = _breakdowns(found, runs, kept, out, paths)
+        drawn, said = drawn | broken | forgetting.figure(kept), [*said, *lost]
     notes, nothing = draw(drawn, out, paths), unread(rows, list(runs))
     told = (*verdicts(found), *nothing, *remarks(what), *few(seeds), *fewer(short), *notes)
     said += [f"note: {one}" for one in told]
@@ -151,9 +152,17 @@ def _csv(path: Path, names: Sequence[str], rows: Iterable[Sequence[object]]) -> 
 
 
 def _breakdowns(
-    found: Sequence[Line], runs: Mapping[Path, Experiment], out: Path, paths: list[Path]
+    found: Sequence[Line],
+    runs: Mapping[Path, Experiment],
+    kept: Sequence[forgetting.Forgotten],
+    out: Path,
+    paths: list[Path],
 ) -> tuple[dict[str, scene.Scene], list[Table]]:
-    """From the oracle down to the answer given, for every method with experts: by task, and methods side by side."""
+    """From the oracle down to the answer given, for every method with experts: by task, and methods side by side.
+
+    Beside it, `kept`: every method's tasks before and after aggregation.
+    """
+    whole = write_forgetting(kept, out, paths)
     told: list[Loss] = []
     drawn = {}
     for line in found:
@@ -167,14 +176,22 @@ def _breakdowns(
         bars = {loss.task: _parts(loss) for loss in mine if loss.task != MEAN}
         drawn[f"breakdown-{line.row.label}"] = plots.stacked(title, words, bars, CAUSES)
     if not told:
-        return {}, []
+        paths.append(put(out / "breakdown.md", forgetting.as_markdown(kept)))
+        return {}, [whole]
     rows = [(one.method, one.task, *one.stages, *one.drops) for one in told if one.task != MEAN]
     paths.append(_csv(out / "breakdown.csv", ("method", "task", *STAGES, *CAUSES), rows))
-    paths.append(put(out / "breakdown.md", as_markdown(told)))
+    paths.append(put(out / "breakdown.md", f"{as_markdown(told)}\n{forgetting.as_markdown(kept)}"))
     words = "mean over tasks and seeds: from the oracle (top of a bar) down to what devices answer rightly"
     means = {loss.method: _parts(loss) for loss in told if loss.task == MEAN}
-    whole = {"breakdown": plots.stacked("What is lost on the way to an answer", words, means, CAUSES)}
-    return whole | drawn, [as_table(told)]
+    drawn["breakdown"] = plots.stacked("What is lost on the way to an answer", words, means, CAUSES)
+    return drawn, [as_table(told), whole]
+
+
+def write_forgetting(kept: Sequence[forgetting.Forgotten], out: Path, paths: list[Path]) -> Table:
+    """Write every method's tasks before and after aggregation as CSV and Markdown; the table of means."""
+    paths.append(put(out / "forgetting.csv", forgetting.as_csv(kept)))
+    paths.append(put(out / "forgetting.md", forgetting.as_markdown(kept)))
+    return forgetting.as_table(kept)
 
 
 def _parts(loss: Loss) -> dict[str, float]:

@@ -32,8 +32,8 @@ class Curve(NamedTuple):
     spots: tuple[tuple[float, float, float], ...]
 
 
-def dots(title: str, subtitle: str, measures: Sequence[Measure]) -> Scene:
-    """Averages with intervals, one line per method; rings are the paper's numbers."""
+def dots(title: str, subtitle: str, measures: Sequence[Measure], rings: str = "the paper") -> Scene:
+    """Averages with intervals, one line per method; rings are the paper's numbers, or what `rings` says."""
     left, right, step = 240.0, 820.0, 30.0
     bottom = TOP + step * len(measures)
 
@@ -49,7 +49,7 @@ def dots(title: str, subtitle: str, measures: Sequence[Measure]) -> Scene:
         marks.append(Words(at=(left - 12, y + 4), text=one.name, anchor="end"))
         for value in one.printed:
             marks.append(
-                Dot(at=(x(value), y), radius=5.5, colour="#8791A0", hollow=True, tip=f"the paper: {value:.2f} %")
+                Dot(at=(x(value), y), radius=5.5, colour="#8791A0", hollow=True, tip=f"{rings}: {value:.2f} %")
             )
         if not math.isnan(one.half):
             low, high = max(0.0, one.mean - one.half), min(100.0, one.mean + one.half)
