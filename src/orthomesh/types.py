@@ -118,7 +118,7 @@ class Edge(NamedTuple):
     weight: entry of the mixing matrix. carries: ids of the devices or clusters whose parts travel. fresh: the
     receiver lacks what is told only once (masks, task codes), so it travels too. room_bits: most bits the sender's
     links carry this round, where the method cuts its message down to them. held: version of the sender's values that
-    the receiver has.
+    the receiver has. masked: it has the masks already, so that they do not travel even where it is fresh.
     """
 
     src: int
@@ -128,6 +128,7 @@ class Edge(NamedTuple):
     fresh: bool = False
     room_bits: float = float("inf")
     held: int = 0
+    masked: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orthomesh.adapters.mask import bid, negotiate, pack_bid
+from orthomesh.adapters.mask import bid, negotiate
+from orthomesh.exchange.entropy import encode_levels
 from orthomesh.exchange.payload import Section, decode, encode
 from orthomesh.experts.bank import get, places, put
 from orthomesh.methods.agreement import agree, offer
@@ -18,6 +19,7 @@ from orthomesh.types import Array, DeviceState, Edge, Envelope, Phase, Round
 
 C = SparseOrthogonal()
 T = Round(seed=0, index=3, total=9)
+NO_BID = encode_levels(np.zeros(4, np.uint8), 8)
 
 
 def device(k: int, B: list[float], quota: int = 2, **own: Array) -> DeviceState:
@@ -161,8 +163,8 @@ def test_independent_masks_are_not_talked_about() -> None:
     "parts",
     [
         {"values": np.zeros(3, np.float16)},
-        {"bid": pack_bid(np.zeros(4, np.uint8))},
-        {"bid": pack_bid(np.zeros(4, np.uint8)), "quota": np.zeros(2, np.uint32)},
+        {"bid": NO_BID},
+        {"bid": NO_BID, "quota": np.zeros(2, np.uint32)},
         {"taken": np.zeros(2, np.uint8)},
     ],
 )
@@ -173,13 +175,15 @@ def test_what_is_neither_a_bid_nor_what_is_taken_is_refused_by_sender(parts: dic
     long = encode(
         [Section("one_off", "bid", np.zeros(9, np.uint8)), Section("one_off", "quota", np.ones(1, np.uint32))]
     )
-    with pytest.raises(ValueError, match="a bid for 4 positions takes 2 bytes, got 9"):
+    with pytest.raises(ValueError, match="a code of 9 bytes is no bid for 4 positions"):
         agree(device(0, [9, 8, 1, 2]), [Envelope(NEW.edges[1], long.payload)], NEW, T, C)
+    with pytest.raises(ValueError, match="a bid for 4 positions takes 2 bytes, got 9"):
+        agree(device(0, [9, 8, 1, 2]), [Envelope(NEW.edges[1], long.payload)], NEW, T, replace(C, mask_code="raw"))
 
 
 def test_the_bid_of_a_group_needs_a_seed() -> None:
     edge = Edge(0, 2, carries=(0, 2))
-    parts = [Section("one_off", "bid", pack_bid(np.zeros(4, np.uint8)))]
+    parts = [Section("one_off", "bid", NO_BID)]
     parts.append(Section("one_off", "quota", np.ones(1, np.uint32)))
     phase = Phase(name="masks", edges=(edge, Edge(0, 1, carries=(0, 2))))
     with pytest.raises(ValueError, match=r"device 0 sent \['bid', 'quota'\]"):

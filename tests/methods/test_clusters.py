@@ -190,6 +190,15 @@ def test_new_values_travel_to_whoever_lacks_them_and_statics_with_them_once() ->
     assert rest == []
 
 
+def test_masks_need_no_telling_between_those_who_found_the_same() -> None:
+    told = clustered(facts(everybody(3)), (0, 1, 2))
+    seen = {0: 7, 1: 7, 2: 8}
+    told = {k: replace(f, public={**f.public, "masks": np.array(seen[k], np.uint64)}) for k, f in told.items()}
+    (intra,) = exchange_phases(told, ((0, 1, 2),), dict.fromkeys(range(3), 1), limits())
+    assert {(e.src, e.dst) for e in intra.edges if e.masked} == {(0, 1), (1, 0)}
+    assert all(e.fresh for e in intra.edges)
+
+
 def test_when_everybody_has_everything_nothing_travels() -> None:
     known = facts(everybody(3), have={k: {0: 1, 1: 1, 2: 1} for k in range(3)})
     (only,) = exchange_phases(known, ((0, 1), (2,)), {0: 1, 1: 1, 2: 1}, limits())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -61,9 +62,27 @@ def cluster(*runs: tuple[int, ...]) -> tuple[DeviceState, list[np.ndarray]]:
 
 
 def test_plain_settings_change_nothing() -> None:
-    parts = {"values": np.arange(3, dtype=np.float16)}
-    assert coded(parts, SIZES, SparseOrthogonal(run=8))["values"] is parts["values"]
-    assert opened(1, parts, {}, SIZES, SparseOrthogonal(run=8)) == parts
+    parts, c = {"values": np.arange(3, dtype=np.float16)}, SparseOrthogonal(run=8, mask_code="raw")
+    assert coded(parts, SIZES, c)["values"] is parts["values"]
+    assert opened(1, parts, {}, SIZES, c) == parts
+
+
+@pytest.mark.parametrize("rule", ["union", "mean", "stack"])
+def test_masks_at_their_entropy_leave_16_bit_values_as_they_are(rule: Any) -> None:
+    c = SparseOrthogonal(run=8, aggregation=rule)
+    assert c.mask_code == "entropy"
+    parts = {**member(3, (0, 5, 20)), "values": np.arange(24, dtype=np.float16)}
+    told = coded(parts, SIZES, c)
+    assert told["values"] is parts["values"]
+    assert told["mask"].size < parts["mask"].size
+    read = opened(3, told, {}, SIZES, c)
+    assert {n: a.tobytes() for n, a in read.items()} == {n: a.tobytes() for n, a in parts.items()}
+    device, _ = cluster((0, 5), (5, 6))
+    plain, packed = record(device, replace(c, mask_code="raw")), record(device, c)
+    assert {n for n in plain if plain[n].tobytes() != packed[n].tobytes()} == {"masks"}
+    one, other = read_record(plain, SIZES, replace(c, mask_code="raw")), read_record(packed, SIZES, c)
+    np.testing.assert_array_equal(one.joined, other.joined)
+    np.testing.assert_array_equal(one.masks, other.masks)
 
 
 def test_a_message_arrives_as_told() -> None:

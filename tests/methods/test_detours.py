@@ -51,6 +51,12 @@ def test_a_faded_pair_goes_over_the_best_member_both_ways() -> None:
     assert made.edges == (Edge(3, 0, carries=(1,)), Edge(3, 1, carries=(0,)))
 
 
+def test_a_mask_is_handed_on_unless_both_ends_found_it() -> None:
+    first = [e._replace(fresh=True, masked=(e.src, e.dst) == (0, 1)) for e in everybody((0, 1, 2)).edges]
+    made = detours(Phase(name="intra", edges=tuple(first)), [(0, 1, 2)], facts((0, 1, 1e-9), n=3), LIMITS)
+    assert [(e.carries, e.fresh, e.masked) for e in made.edges] == [((1,), True, False), ((0,), True, True)]
+
+
 def test_a_member_hands_on_no_more_than_its_link_carries() -> None:
     """3 hears neither 0, 1 nor 2 but over the others; a link of 2e-6 carries one of the two, 4e-6 both."""
     weak = [(0, 1, 1e-9), (0, 2, 1e-9), (3, 0, 2e-6)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis.extra import numpy as hnp
 
 from orthomesh.experts.bank import get, load, places, put, read, store
 from orthomesh.methods.parts import (
+    agreed,
     change,
     cluster_record,
     cuts_of,
@@ -211,6 +213,14 @@ def test_masks_survive_packing(mask: Array) -> None:
 
 
 # edge
+
+
+def test_who_takes_all_masks_to_be_the_same_says_so() -> None:
+    assert agreed(knowing(0, 1, 2)) == agreed(knowing(1, 0, 2))
+    assert agreed(knowing(0, 1, 2)) != agreed(knowing(0, 1))  # one mask is not known
+    other = knowing(1, 0, 2)
+    assert agreed(replace(other, bank=put(other.bank, "member/2", {"mask": bits(MASKS[0])}))) != agreed(other)
+    assert agreed(replace(other, bank=put(other.bank, "member/2", {}))) == agreed(knowing(1, 0))
 
 
 def test_a_member_told_twice_is_replaced_and_keeps_what_is_told_once() -> None:

@@ -11,8 +11,9 @@ import pytest
 
 from orthomesh.adapters.projection import projection
 from orthomesh.adapters.refinement import refine
-from orthomesh.experts.bank import get, places, store
-from orthomesh.methods.parts import cluster_record, cuts_of, unpack
+from orthomesh.experts.bank import get, places
+from orthomesh.methods.coding import record
+from orthomesh.methods.parts import cuts_of, unpack
 from orthomesh.methods.setup import Setup
 from orthomesh.methods.sparse_orthogonal import SparseOrthogonal, paper_reading, unjoined
 from orthomesh.models.base import load_base
@@ -55,9 +56,9 @@ def test_an_expert_read_elsewhere_is_what_its_owner_sent(quarters: Any) -> None:
 
 def test_all_members_hold_the_same_record_of_their_cluster(quarters: Any) -> None:
     for states in quarters.states[1:]:
-        records = [store(cluster_record(states[k], "union")) for k in range(4)]
-        for record in records[1:]:
-            assert {n: a.tobytes() for n, a in record.items()} == {n: a.tobytes() for n, a in records[0].items()}
+        records = [record(states[k], quarters.method.bank.keywords["c"]) for k in range(4)]
+        for other in records[1:]:
+            assert {n: a.tobytes() for n, a in other.items()} == {n: a.tobytes() for n, a in records[0].items()}
         beyond = get(states[4].bank, "cluster/0")  # handed on as it was stored, not joined further
         assert {n: a.tobytes() for n, a in beyond.items()} == {n: a.tobytes() for n, a in records[0].items()}
         assert [places(states[k].bank, "cluster") for k in range(5)] == [(4,)] * 4 + [(0,)]

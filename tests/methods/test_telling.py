@@ -15,8 +15,8 @@ from orthomesh.adapters.mask import merged
 from orthomesh.adapters.projection import projection
 from orthomesh.exchange.payload import decode
 from orthomesh.exchange.quantise import quantise, tell
-from orthomesh.experts.bank import get, load, places, read
-from orthomesh.methods.coding import opened
+from orthomesh.experts.bank import get, places, read
+from orthomesh.methods.coding import opened, read_record
 from orthomesh.methods.parts import cluster_record, holds, unpack
 from orthomesh.methods.setup import Setup
 from orthomesh.methods.sparse_orthogonal import SparseOrthogonal
@@ -58,12 +58,30 @@ def test_nobody_sends_a_projection(quarters: Any, tiny_setup: Setup) -> None:
     np.testing.assert_array_equal(expert.A, projection(int(quarters.last[3].own["seed"]), layout))
 
 
-def test_masks_codes_and_bids_travel_once(play: Play, small: Small) -> None:
+def test_codes_and_bids_travel_once_and_masks_that_all_found_do_not(play: Play, small: Small) -> None:
     played = play(SparseOrthogonal(exchange="every"), small(3), rounds=4)
     values, masks, codes, once = (played.sent(c) for c in ("values", "mask", "codes", "one_off"))
     assert [n > 0 for n in values] == [False, True, True, True]  # a negotiated mask is trained under before it is told
-    assert [n > 0 for n in masks] == [n > 0 for n in codes] == [False, True, False, False]
+    assert [n > 0 for n in codes] == [False, True, False, False]
+    assert masks == [0, 0, 0, 0]
     assert [n > 0 for n in once] == [True, True, False, False]  # bids, then seeds
+
+
+def test_masks_are_told_where_not_all_found_the_same(play: Play, small: Small) -> None:
+    """Device 0 has heard no bids, so it takes what it likes, and the others do not know what that is."""
+    played = play(SparseOrthogonal(exchange="every"), small(3), rounds=4, air=Deaf((0,), 0, ("masks",)))
+    assert [n > 0 for n in played.sent("mask")] == [False, True, False, False]
+    for holder in played.last.values():
+        held = {e.owner: e.B for e in played.method.bank(holder).experts}
+        assert sorted(held) == [0, 1, 2]
+        for k, device in played.last.items():
+            assert (held[k] != 0)[~played.masks()[k]].sum() == 0
+            missed = np.abs(held[k] - device.own["B"])[~(played.masks().sum(axis=0) > 1)]
+            assert missed.max() <= 1e-3 * np.abs(device.own["B"]).max()
+
+
+def test_masks_found_in_the_last_round_are_told(play: Play, small: Small) -> None:
+    assert play(SparseOrthogonal(), small(3), rounds=1).sent("mask")[0] > 0
 
 
 def test_independent_masks_are_told_in_the_first_round(play: Play, small: Small) -> None:
@@ -160,7 +178,7 @@ def test_after_any_losses_one_round_without_brings_every_expert_to_every_device(
     versions = [(k, int(d.own["version"])) for k, d in devices.items()]
     for d in devices.values():
         assert [tuple(row) for row in holds(d).tolist()] == versions
-        records = [load(get(d.bank, f"cluster/{k}"), SIZE) for k in places(d.bank, "cluster")]
+        records = [read_record(get(d.bank, f"cluster/{k}"), np.array([SIZE]), c) for k in places(d.bank, "cluster")]
         records.append(cluster_record(d, "union"))
         for k, other in devices.items():
             (held,) = [read(record, k) for record in records if k in record.members]
@@ -304,7 +322,7 @@ def test_facts_hold_densities_by_group_of_matrices(play: Play, small: Small) -> 
         share = merged(own["quota"], own["spans"]) / merged(own["sizes"], own["spans"])
         np.testing.assert_array_equal(told["density"], share.astype(np.float32))
         assert told["density"].shape == (groups,)
-        assert set(told) == {"have", "change", "density", "cluster", "masked"}
+        assert set(told) == {"have", "change", "density", "cluster", "masked", "masks"}
 
 
 def test_task_codes_are_public_only_while_company_is_looked_for(small: Small) -> None:
@@ -313,7 +331,8 @@ def test_task_codes_are_public_only_while_company_is_looked_for(small: Small) ->
     told = describe(device, Round(0, 0, 2), c)
     assert {"code", "error"} <= told.public.keys()
     assert told.columns["codes"] > device.own["code"].nbytes // 2
-    settled = replace(device, own={**device.own, "cluster": np.array([0], np.uint32), "masked": np.array(0, np.uint32)})
+    found = {"cluster": np.array([0], np.uint32), "masked": np.array(0, np.uint32), "mask": np.zeros(1, np.uint8)}
+    settled = replace(device, own={**device.own, **found})
     later = describe(settled, Round(0, 1, 2), c)
     assert {"seed", "cluster"} <= later.public.keys()
     assert not {"code", "error"} & later.public.keys()

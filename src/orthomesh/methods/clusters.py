@@ -232,7 +232,7 @@ def exchange_phases(
 
     Args:
         facts: what each device holds already (`have`: ids and versions), the round its mask was found in
-            (`masked`), payloads and gains.
+            (`masked`), which masks it takes its cluster to have (`masks`), payloads and gains.
         clusters: the partition.
         latest: version of every device's values after this round; 0 where nothing was sent yet.
         limits: transmission and radio budget.
@@ -241,7 +241,8 @@ def exchange_phases(
 
     Returns:
         `intra`: values inside clusters; then `inter` and `spread`: records between them. An edge is fresh where
-        its receiver lacks the masks and task codes of what comes, or has those of an earlier life.
+        its receiver lacks the masks and task codes of what comes, or has those of an earlier life. It is `masked`
+        where both found the same masks from the bids.
     """
     have = {k: {int(m): int(v) for m, v in f.public["have"]} for k, f in facts.items()}
     masked = {k: int(f.public.get("masked", NEVER)) for k, f in facts.items()}
@@ -252,9 +253,13 @@ def exchange_phases(
     def strange(device: int, members: Members) -> bool:
         return any(have[device].get(m, 0) <= masked[m] for m in members if latest[m])
 
+    def agree(i: int, j: int) -> bool:
+        one, other = (facts[k].public.get("masks") for k in (i, j))
+        return one is not None and other is not None and np.array_equal(one, other)
+
     pairs = [Edge(i, j, carries=(i,)) for members in clusters for i in members for j in members if i != j]
     intra = [
-        e._replace(fresh=strange(e.dst, e.carries), held=have[e.dst].get(e.src, 0))
+        e._replace(fresh=strange(e.dst, e.carries), held=have[e.dst].get(e.src, 0), masked=agree(e.src, e.dst))
         for e in pairs
         if lacks(e.dst, e.carries)
     ]

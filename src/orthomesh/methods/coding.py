@@ -1,7 +1,7 @@
 r"""What a device of the paper's method tells, in fewer bits (R8): quantised values, masks and bids at their entropy.
 
 Arrays are coded when they are sent and read when they arrive; records of clusters stay coded in a bank, one code for
-each member, so that who passes them on sends the very bytes that the member made. `own` and `member` keep plain arrays;
+each member where values are coarse, so that who passes them on sends the very bytes that the member made. `own` and `member` keep plain arrays;
 values there are what receivers read, which codes to the same bits again.
 """
 
@@ -22,9 +22,9 @@ from .parts import by_run, cluster_record, every_run, fixed_bits, unpack
 from .sparse_orthogonal import SparseOrthogonal
 
 
-def is_coded(c: SparseOrthogonal) -> bool:
-    """Whether values, masks or sketches travel otherwise than as plain arrays."""
-    return c.values != "float16" or c.deltas is not None or c.mask_code == "entropy" or c.sketch_bits == 8
+def is_coarse(c: SparseOrthogonal) -> bool:
+    """Whether values travel otherwise than in 16 bit as they are."""
+    return c.values != "float16" or c.deltas is not None
 
 
 def payload_bits(own: Arrays, quota: Array, c: SparseOrthogonal) -> int:
@@ -107,11 +107,10 @@ def _sketch_bytes(size: int) -> int:
 def coded(parts: Arrays, sizes: Array, c: SparseOrthogonal) -> dict[str, Array]:
     """What a device tells its cluster, as it travels."""
     out = dict(parts)
-    if is_coded(c):
-        if "values" in parts:
-            out["values"] = quantise(parts["values"], c.values)
-        if "mask" in parts:
-            out["mask"] = code_mask(parts["mask"], sizes, c)
+    if "values" in parts and is_coarse(c):
+        out["values"] = quantise(parts["values"], c.values)
+    if "mask" in parts:
+        out["mask"] = code_mask(parts["mask"], sizes, c)
     return out
 
 
@@ -124,11 +123,11 @@ def opened(src: int, parts: Arrays, known: Arrays, sizes: Array, c: SparseOrthog
         ValueError: parts that are no codes of this layout.
     """
     out = dict(parts)
-    if not is_coded(c):
-        return out
     try:
         if "mask" in parts:
             out["mask"] = read_mask(parts["mask"], sizes, c)
+        if not is_coarse(c):
+            return out
         mask = out.get("mask", known.get("mask"))
         if "change" in out:
             return _with_change(out, known, c)
@@ -149,15 +148,16 @@ def _with_change(parts: Arrays, known: Arrays, c: SparseOrthogonal) -> dict[str,
 
 
 def record(device: DeviceState, c: SparseOrthogonal) -> dict[str, Array]:
-    """The record of the device's own cluster as it travels: joined, or where it is coded each member by itself."""
-    if not is_coded(c):
-        return store(cluster_record(device, c.aggregation))
-    r, sizes = cluster_record(device, "stack"), device.own["sizes"]
-    plain = store(r)
-    values = [quantise(row[mask], c.values) for row, mask in zip(r.joined, r.masks, strict=True)]
-    out = {**plain, "values": np.concatenate(values), "sketches": r.sketches}
+    """The record of the device's own cluster as it travels: joined, or where values are coarse each member by itself."""
+    coarse = is_coarse(c)
+    r = cluster_record(device, "stack" if coarse else c.aggregation)
+    out = store(r)
+    if c.sketch_bits == 8:
+        out["sketches"] = r.sketches
+    if coarse:
+        out["values"] = np.concatenate([quantise(a[m], c.values) for a, m in zip(r.joined, r.masks, strict=True)])
     if c.mask_code == "entropy":
-        masks = [code_mask(np.packbits(mask), sizes, c) for mask in r.masks]
+        masks = [code_mask(packed, device.own["sizes"], c) for packed in out["masks"]]
         lengths = np.array([m.size for m in masks], dtype="<u4").view(np.uint8)
         out["masks"] = np.concatenate([lengths, *masks])
     return out
@@ -170,12 +170,12 @@ def read_record(parts: Arrays, sizes: Array, c: SparseOrthogonal) -> ClusterReco
         ValueError: parts that do not fit together, or are no codes of this layout.
     """
     num = int(sizes.sum())
-    if not is_coded(c):
-        return load(parts, num, c.aggregation == "stack")
     members = parts["members"].size if "members" in parts else 0
     packed = parts.get("masks", np.zeros(0, dtype=np.uint8))
     if c.mask_code == "entropy":
         packed = np.stack([read_mask(code, sizes, c) for code in _cut(packed, members)])
+    if not is_coarse(c):
+        return load({**parts, **({"masks": packed} if "masks" in parts else {})}, num, c.aggregation == "stack")
     if packed.ndim != 2 or packed.shape[1] != -(-num // 8) or "values" not in parts:
         raise ValueError(f"masks of shape {packed.shape} do not fit {members} members and {num} entries")
     held = [int(n) for n in np.unpackbits(packed, axis=1, count=num).sum(axis=1)]

@@ -55,7 +55,13 @@ def detours(intra: Phase, clusters: Sequence[Members], facts: Mapping[int, Facts
             loads[m, j] = loads.get((m, j), 0) + bits
             over.setdefault((m, j), []).append(edge)
     edges = [
-        Edge(m, j, carries=tuple(e.src for e in asked), fresh=any(e.fresh for e in asked))
+        Edge(
+            m,
+            j,
+            carries=tuple(e.src for e in asked),
+            fresh=any(e.fresh for e in asked),
+            masked=all(e.masked for e in asked),
+        )
         for (m, j), asked in sorted(over.items())
     ]
     return Phase(name="detour", edges=tuple(edges), cast=intra.cast)

@@ -10,6 +10,7 @@ sketch, seed. cluster/ID/*: records of other clusters.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -128,6 +129,18 @@ def taken(device: DeviceState, members: Iterable[int]) -> Array:
     """Positions held by those of the members whose masks the device knows, itself included. [sum d r], bool"""
     known = {k: get(device.bank, f"member/{k}") for k in members} | {device.id: device.own}
     return support({k: unpack(a["mask"], device.own["B"].size) for k, a in known.items() if "mask" in a})
+
+
+def agreed(device: DeviceState) -> Array:
+    """A digest of the masks that the device takes itself and the members of its cluster to have. [], uint64
+
+    Who come to the same need not tell each other theirs.
+    """
+    masks = {k: get(device.bank, f"member/{k}").get("mask") for k in places(device.bank, "member")}
+    told = hashlib.sha256()
+    for k, mask in sorted({**masks, device.id: device.own["mask"]}.items()):
+        told.update(k.to_bytes(4, "little") + (b"" if mask is None else mask.tobytes()))
+    return np.array(int.from_bytes(told.digest()[:8], "little"), dtype=np.uint64)
 
 
 def member_parts(src: int, known: Arrays, parts: Arrays, size: int) -> dict[str, Array]:

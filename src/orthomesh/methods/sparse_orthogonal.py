@@ -87,8 +87,8 @@ class SparseOrthogonal:
     deltas: Precision | None = None
     """R8: how the change since the last telling travels inside a cluster, where all who are told have that; none:
     values travel whole. Between clusters they do in any case."""
-    mask_code: Literal["raw", "entropy"] = "raw"
-    """R8: masks and bids as bitmaps, or at their entropy."""
+    mask_code: Literal["raw", "entropy"] = "entropy"
+    """R8: masks and bids as bitmaps, or at their entropy, which loses nothing."""
     sketch_bits: Literal[16, 8] = 16
     """R8: of the covariance in a task sketch."""
     detour: bool = False
@@ -145,10 +145,9 @@ class SparseOrthogonal:
             raise ValueError("overhear needs cast: broadcast, in unicast nobody hears what is meant for others")
         if self.pool is not None and self.deltas is not None:
             raise ValueError("pool needs deltas: null, since a group averages whole values")
-        if self.on_infeasible != "drop_link" and (
-            self.values != "float16" or self.deltas is not None or self.mask_code == "entropy" or self.sketch_bits == 8
-        ):
-            raise ValueError("values, deltas, mask_code and sketch_bits other than plain need on_infeasible: drop_link")
+        coarse = self.values != "float16" or self.deltas is not None or self.sketch_bits == 8
+        if self.on_infeasible != "drop_link" and coarse:
+            raise ValueError("values, deltas and sketch_bits other than plain need on_infeasible: drop_link")
         if setup.radio.access == "reuse" and self.on_infeasible != "drop_link":
             raise ValueError("radio.access: reuse needs on_infeasible: drop_link, a plan cannot tell who will disturb")
         if self.max_cost is not None or self.link_gain_db is not None:
@@ -178,6 +177,7 @@ def paper_reading() -> SparseOrthogonal:
         clustering="agnes",
         aggregation="mean",
         exchange="every",
+        mask_code="raw",
         cast="unicast",
         choice="topk",
         gated=True,

@@ -16,9 +16,9 @@ from ..types import Array, Arrays, Column, DeviceState, Edge, Envelope, Facts, F
 from ..wireless.link import max_power_w
 from .agreement import agree, offer
 from .clusters import Limits, agreement, arrange, exchange_phases, power_w, talk
-from .coding import coded, is_coded, opened, payload_bits, record
+from .coding import coded, is_coarse, opened, payload_bits, record
 from .detours import detours
-from .parts import change, fixed_bits, holds, keep_record, member_parts, shape, unpack, values
+from .parts import STATICS, agreed, change, fixed_bits, holds, keep_record, member_parts, shape, unpack, values
 from .pooling import averaged, groups
 from .setup import Setup
 from .shortage import CHARGED, room_of, telling, whole, with_room
@@ -50,7 +50,7 @@ OWN_COLUMN: Mapping[str, Column] = {
 
 
 def describe(device: DeviceState, t: Round, c: SparseOrthogonal) -> Facts:
-    """Densities, what the device already holds, how much has changed, and its cluster once it has one.
+    """Densities, what the device already holds, how much has changed, and its cluster and masks once it has them.
 
     Before that, where devices with one task are looked for (R11), its task code and how far chance moves it.
     """
@@ -64,6 +64,7 @@ def describe(device: DeviceState, t: Round, c: SparseOrthogonal) -> Facts:
     if "cluster" in own:
         public |= {name: own[name] for name in ("cluster", "masked")}
         public |= {} if c.pool is None else {"seed": own["seed"]}
+        public |= {"masks": agreed(device)} if c.masks == "negotiated" else {}
     elif c.pool is not None:
         public |= {"code": own["code"], "error": own["error"]}
     told = encode([Section("codes" if n in ("code", "error") else "control", n, a) for n, a in public.items()])
@@ -152,9 +153,9 @@ def send(device: DeviceState, phase: Phase, t: Round, c: SparseOrthogonal) -> tu
             sections = offer(device, carries, c)
         elif phase.name == "intra":
             own, told = _marked(device, phase, t, c)
-            sections = _own_parts(own, told, any(e.fresh for e in edges), c)
+            sections = _own_parts(own, told, _told_once(edges), c)
         elif phase.name == "detour":
-            sections = _handed_on(device, carries, any(e.fresh for e in edges), c)
+            sections = _handed_on(device, carries, _told_once(edges), c)
         else:
             sections = _records(device, carries, any(e.fresh for e in edges), c)
         if sections:
@@ -164,22 +165,27 @@ def send(device: DeviceState, phase: Phase, t: Round, c: SparseOrthogonal) -> tu
     return tuple(messages)
 
 
-def _own_parts(own: Arrays, told: Arrays, fresh: bool, c: SparseOrthogonal) -> list[Section]:
-    """The values last sent, or what is told now; with mask, code and seed where they are lacking."""
-    parts: Arrays = {**(told or {"values": own["sent"]}), "version": own["version"]}
-    if fresh:
-        parts = {**parts, **{name: own[name] for name in ("mask", "code", "sketch", "seed")}}
+def _told_once(edges: Sequence[Edge]) -> tuple[str, ...]:
+    """What some receiver of one message lacks of what is told once; a mask that all found from the bids is not told."""
+    fresh = [e for e in edges if e.fresh]
+    return tuple(name for name in STATICS if fresh and not (name == "mask" and all(e.masked for e in fresh)))
+
+
+def _own_parts(own: Arrays, told: Arrays, once: Sequence[str], c: SparseOrthogonal) -> list[Section]:
+    """The values last sent, or what is told now; with what is told once where it is lacking."""
+    parts: Arrays = {**(told or {"values": own["sent"]}), "version": own["version"], **{n: own[n] for n in once}}
     return [Section(OWN_COLUMN[name], name, array) for name, array in coded(parts, own["sizes"], c).items()]
 
 
-def _handed_on(device: DeviceState, carries: tuple[int, ...], fresh: bool, c: SparseOrthogonal) -> list[Section]:
+def _handed_on(
+    device: DeviceState, carries: tuple[int, ...], once: Sequence[str], c: SparseOrthogonal
+) -> list[Section]:
     """Values of other members, as far as the device has them, in the very bits they came in."""
     sections = []
     for member in carries:
         known: Arrays = get(device.bank, f"member/{member}")
         if "values" in known:
-            names = ("values", "version", *(("mask", "code", "sketch", "seed") if fresh else ()))
-            parts = coded({name: known[name] for name in names}, device.own["sizes"], c)
+            parts = coded({name: known[name] for name in ("values", "version", *once)}, device.own["sizes"], c)
             sections += [Section(OWN_COLUMN[name], f"{member}/{name}", a) for name, a in parts.items()]
     return sections
 
@@ -235,7 +241,7 @@ def _marked(device: DeviceState, phase: Phase, t: Round, c: SparseOrthogonal) ->
         return own, {}
     if c.deltas is not None:
         return _changed(own, mine, t, c)
-    if is_coded(c):
+    if is_coarse(c):
         active = own["B"][unpack(own["mask"], own["B"].size)]
         step = tell(active, own.get("owed") if "group" in own else None, c.values)
         owed = {"owed": step.residual} if "group" in own else {}
