@@ -1,8 +1,8 @@
 r"""What a device of the paper's method tells, in fewer bits (R8): quantised values, masks and bids at their entropy.
 
 Arrays are coded when they are sent and read when they arrive; records of clusters stay coded in a bank, one code for
-each member where values are coarse, so that who passes them on sends the very bytes that the member made. `own` and `member` keep plain arrays;
-values there are what receivers read, which codes to the same bits again.
+each member where values are coarse, so that who passes them on sends the very bytes that the member made. `own` and
+`member` keep plain arrays; values there are what receivers read, which codes to the same bits again.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def _with_change(parts: Arrays, known: Arrays, c: SparseOrthogonal) -> dict[str,
 
 
 def record(device: DeviceState, c: SparseOrthogonal) -> dict[str, Array]:
-    """The record of the device's own cluster as it travels: joined, or where values are coarse each member by itself."""
+    """The record of the device's own cluster as it travels: joined, or each member by itself where values are coarse."""
     coarse = is_coarse(c)
     r = cluster_record(device, "stack" if coarse else c.aggregation)
     out = store(r)
