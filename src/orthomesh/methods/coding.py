@@ -148,7 +148,7 @@ def _with_change(parts: Arrays, known: Arrays, c: SparseOrthogonal) -> dict[str,
 
 
 def record(device: DeviceState, c: SparseOrthogonal) -> dict[str, Array]:
-    """The record of the device's own cluster as it travels: joined, or each member by itself where values are coarse."""
+    """The record of the device's own cluster as it travels: joined; where values are coarse, each member by itself."""
     coarse = is_coarse(c)
     r = cluster_record(device, "stack" if coarse else c.aggregation)
     out = store(r)
