@@ -1,9 +1,10 @@
 """A model of Qwen2.5-Instruct's shape with random weights, cut to a few layers: everything but what it knows.
 
     python scripts/random_qwen.py DIR --size 1.5b --layers 1
+    python scripts/random_qwen.py DIR --size 1.5b --layers 28 --whole-vocabulary
     python scripts/random_qwen.py DIR --size 7b --config-only    # for `reproduce --cost`, which reads no weight
 
-The tokenizer is that of the embedded model, or of another directory, and the vocabulary is cut to it.
+The tokenizer is that of the embedded model, or of another directory; the vocabulary is cut to it unless asked otherwise.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ def main() -> None:
     words.add_argument("--size", choices=SIZES, default="1.5b")
     words.add_argument("--layers", type=int, default=1, help="of all")
     words.add_argument("--tokenizer", type=Path, default=TINY, help="directory; default: the embedded model's")
+    words.add_argument("--whole-vocabulary", action="store_true", help="rows that no token of the tokenizer has, too")
     words.add_argument("--config-only", action="store_true", help="the whole shape, no weights")
     words.add_argument("--seed", type=int, default=0)
     asked = words.parse_args()
@@ -50,7 +52,8 @@ def main() -> None:
     sides = {**SIZES[asked.size], "max_position_embeddings": 32768, "rope_theta": 1e6, "dtype": "bfloat16"}
     ends = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     if not asked.config_only:
-        sides |= {"num_hidden_layers": asked.layers, "vocab_size": len(tokenizer)}
+        sides |= {"num_hidden_layers": asked.layers}
+        sides |= {} if asked.whole_vocabulary else {"vocab_size": len(tokenizer)}
     config = Qwen2Config(**sides, **ends)
     if asked.config_only:
         config.architectures = ["Qwen2ForCausalLM"]
