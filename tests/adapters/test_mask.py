@@ -274,3 +274,12 @@ def test_an_agreement_that_was_looked_up_is_the_callers_own() -> None:
     left[:] = [0, 0, 7, 7]  # the same arrays with other bids are another question
     right[:] = [7, 7, 0, 0]
     assert negotiate({0: left, 1: right}, (4,), quota)[0].tolist() == [False, False, True, True]
+
+
+@given(hnp.arrays(np.float32, hnp.array_shapes(max_dims=1, max_side=40), elements=st.sampled_from(
+    [0.0, -0.0, 1.0, -1.0, 1.5, -2.0, 1e-45, -1e-45, 3e38, -3e38, np.inf, -np.inf]
+)))  # fmt: skip
+def test_the_order_of_float32_is_that_of_float64(scores: np.ndarray) -> None:
+    sizes, quota = (scores.size,), np.array([(scores.size + 1) // 2])
+    assert np.array_equal(top_mask(scores, sizes, quota), top_mask(scores.astype(np.float64), sizes, quota))
+    assert np.array_equal(bid(scores, sizes, quota), bid(scores.astype(np.float64), sizes, quota))
