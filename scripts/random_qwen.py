@@ -4,7 +4,7 @@
     python scripts/random_qwen.py DIR --size 1.5b --layers 28 --whole-vocabulary
     python scripts/random_qwen.py DIR --size 7b --config-only    # for `reproduce --cost`, which reads no weight
 
-The tokenizer is that of the embedded model, or of another directory; the vocabulary is cut to it unless asked otherwise.
+The tokenizer is that of the embedded model, or of another directory; the vocabulary is cut to it by default.
 """
 
 from __future__ import annotations
