@@ -82,7 +82,7 @@ def peers(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Peer]]:
         for peer in made:
             for other in made:
                 if peer is not other:
-                    peer._greet(other.book.me)
+                    peer.courier.greet(other.book.me)
         return made
 
     return make
@@ -115,8 +115,8 @@ def test_who_returns_fetches_what_it_missed_and_is_heard_and_alone_trains(peers:
 def test_a_second_one_that_returns_has_a_visit_of_its_own(peers: Callable[..., list[Peer]]) -> None:
     made = peers(3, 3)
     made[0].begin(Stage(2, 1))  # somebody has been there
-    made[1]._greet(0)
-    made[2]._greet(0)
+    made[1].courier.greet(0)
+    made[2].courier.greet(0)
     all_ended: list[list[Any]] = [[ended(0, absent=[2])], [ended(1, absent=[2])], [ended(2, late=True)]]
     closed(made, [*all_ended])
     assert held(all_ended[2][0]) == {2: (21, {"0": 0, "1": 10})}
@@ -126,7 +126,7 @@ def test_two_parts_that_ended_apart_find_together_without_training(peers: Callab
     made = peers(3, 3)
     for k in (0, 1):
         made[k].begin(Stage(1, 0))
-        made[2]._greet(k)
+        made[2].courier.greet(k)
     all_ended = [[ended(0, absent=[2])], [ended(1, absent=[2])], [ended(2, absent=[0, 1])]]
     said = closed(made, all_ended)
     assert [held(e[0]) for e in all_ended] == [

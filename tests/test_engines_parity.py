@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import pytest
 
@@ -32,6 +33,7 @@ from orthomesh.types import (
     Facts,
     Formed,
     Forming,
+    Link,
     Message,
     Method,
     Phase,
@@ -95,37 +97,51 @@ class Peer:
     def exchange(self, outbox: Sequence[Message], phase: Phase, t: Round) -> dict[int, list[Envelope]]:
         everybody = self.box.swap(self.me, outbox)
         letters = {(m.src, dst): m.payload for k in everybody for m in everybody[k] for dst in m.dsts}
+        said = letters.keys() | {(m.src, dst) for k in everybody for m in everybody[k] for dst in m.lost}
         mine = sorted((e for e in phase.edges if e.dst == self.me), key=lambda e: e.src)
-        return {self.me: [Envelope(e, letters.get((e.src, e.dst))) for e in mine]}
+        return {self.me: [Envelope(e, letters.get(e[:2]), e[:2] in said) for e in mine]}
 
 
-def play(method: Method, engine: Engine, setup: Setup) -> tuple[dict[int, DeviceState], Cost, set[str]]:
-    """All rounds on one engine: final states of the devices it hosts, what they spent, and names of all phases."""
+class Played(NamedTuple):
+    """Final states of the devices an engine hosts, what they spent, names of all phases, and links by round."""
+
+    states: dict[int, DeviceState]
+    cost: Cost
+    seen: set[str]
+    links: Counter[tuple[int, Link]]
+
+
+def play(method: Method, engine: Engine, setup: Setup) -> Played:
+    """All rounds on one engine."""
     air = SimulatedAir(channel=Channel(radius_m=600.0), radio=setup.radio, seed=1, num_devices=setup.num_devices)
     devices = {k: method.init(k) for k in engine.hosted}
-    total, seen = Cost(), set()
+    total, seen, links = Cost(), set(), Counter[tuple[int, Link]]()
     for index in range(ROUNDS):
         devices, info = run_round(Round(setup.seed, index, ROUNDS), devices, method, air, engine)
         total += info.cost
         seen |= {phase.name for phase in info.plan.phases}
-    return devices, total, seen
+        links.update((index, link) for link in info.links)
+    return Played(devices, total, seen, links)
 
 
-def as_peers(method: Method, setup: Setup) -> tuple[dict[int, DeviceState], dict[int, Spend]]:
+def as_peers(
+    method: Method, setup: Setup
+) -> tuple[dict[int, DeviceState], dict[int, Spend], Counter[tuple[int, Link]]]:
     """The same with a thread for each device, none of which sees another's state."""
     box = PostBox(threading.Barrier(setup.num_devices, timeout=60.0))
 
-    def live(me: int) -> tuple[dict[int, DeviceState], Cost]:
+    def live(me: int) -> Played:
         try:
-            return play(method, Peer(me, box), setup)[:2]
+            return play(method, Peer(me, box), setup)
         except BaseException:
             box.barrier.abort()  # nobody waits for the dead
             raise
 
     with ThreadPoolExecutor(setup.num_devices) as threads:
         ended = list(threads.map(live, reversed(range(setup.num_devices))))
-    states = {k: d for devices, _ in ended for k, d in devices.items()}
-    return states, {k: s for _, cost in ended for k, s in cost.by_device.items()}
+    states = {k: d for one in ended for k, d in one.states.items()}
+    spent = {k: s for one in ended for k, s in one.cost.by_device.items()}
+    return states, spent, sum((one.links for one in ended), Counter())
 
 
 @pytest.mark.parametrize(
@@ -141,18 +157,20 @@ def as_peers(method: Method, setup: Setup) -> tuple[dict[int, DeviceState], dict
 def test_peers_agree_with_one_process(label: str, phases: set[str], losses: bool, tiny_setup: Setup) -> None:
     """Workers of one process are compared with it in test_experiment.py, a Ray cluster in engines/test_ray.py."""
     method = SETTINGS[label].build(tiny_setup)
-    states, cost, seen = play(method, InProcess(DEVICES), tiny_setup)
-    lone, lone_spent = as_peers(method, tiny_setup)
+    states, cost, seen, links = play(method, InProcess(DEVICES), tiny_setup)
+    lone, lone_spent, lone_links = as_peers(method, tiny_setup)
     assert digest(lone) == digest(states)
     assert lone_spent == dict(cost.by_device)
+    assert lone_links == links
     assert seen == phases  # what was compared is not nothing
     assert any(s.lost for s in cost.by_device.values()) == losses
 
 
 def test_peers_on_encrypted_sockets_end_like_one_process(peer_files: Callable[..., list[Path]], tmp_path: Path) -> None:
     files = peer_files(
-        3, "methods.local=null", "methods.paper=null", "channel.radius_m=600", "methods.orthomesh.clustering=agnes"
-    )
+        3, "methods.local=null", "methods.gossip=null", "channel.radius_m=600", "methods.orthomesh.clustering=agnes",
+        "radio.packet_loss=0.05",
+    )  # fmt: skip
     compute = threading.Lock()  # one base model in this process, one who uses it
 
     patience = Patience(meet_s=60, first_s=60, least_s=60)
@@ -190,6 +208,10 @@ def test_peers_on_encrypted_sockets_end_like_one_process(peer_files: Callable[..
             assert sorted(map(str, (link for r in own for link in r["links"]))) == sorted(map(str, record["links"]))
         before = [experiment.Journal(f.parent / "run").trained(label)[0]["accuracy"] for f in files]
         assert {t: a for one in before for t, a in one.items()} == alone.trained(label)[0]["accuracy"]
+    told = {label: [link for r in alone.rounds(label) for link in r["links"]] for label in x.methods}
+    assert {link["arrived"] for link in told["orthomesh"]} == {True, False}
+    assert {link["phase"] for link in told["orthomesh"]} == {"masks", "intra"}
+    assert {link["phase"] for link in told["paper"]} == {"intra"}  # over edges for masks nothing is said, or lost
     counted = [json.loads((f.parent / "run" / "traffic.json").read_text()) for f in files]
     sent = counted[0]["b"]
     assert sent["predicted_sent"] < sent["framed_sent"] < sent["kernel_sent"]

@@ -19,10 +19,11 @@ from typing import Any
 from . import __version__
 from .checkpoint import Shelf, load_devices, save_devices, write_whole
 from .closing import Ended, close, last_stage
+from .engines.courier import Traffic
 from .engines.inprocess import pin_threads
 from .engines.links import Book
 from .engines.mailbox import NOBODY, Terms
-from .engines.peer import Peer, Traffic
+from .engines.peer import Peer
 from .engines.wire import RUN_BYTES, Stage
 from .evaluation.accuracy import Exam, no_bank, test_rows
 from .evaluation.examine import examine, examine_oracle, examine_own

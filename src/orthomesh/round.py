@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from .exchange.framing import framing_bytes
@@ -11,13 +11,11 @@ from .types import (
     Cost,
     DeviceState,
     Engine,
-    Envelope,
     Facts,
     Learnt,
     Link,
     Message,
     Method,
-    Phase,
     Round,
     RoundInfo,
 )
@@ -79,8 +77,8 @@ def exchange(
     for phase in plan.phases:  # inside clusters, then between them
         sent = [m for d in devices.values() for m in method.send(d, phase, t)]
         outbox, spent = air.transmit(sent, phase, t)  # power, rate, delay, outage
-        inbox = engine.exchange(outbox, phase, t)  # the only line that moves payloads
-        links += _links(phase, devices, sent, inbox)
+        inbox = engine.exchange(_with_lost(sent, outbox), phase, t)  # the only line that moves payloads
+        links += [Link(phase.name, e.src, e.dst, p is not None) for box in inbox.values() for e, p, said in box if said]
         devices = {k: method.merge(d, inbox[k], phase, t) for k, d in devices.items()}
         cost += spent
     framing = {k: n + framing.get(k, 0) for k, n in framing_bytes(plan, len(heard), devices).items()}
@@ -106,14 +104,8 @@ def _talk(
     return {k: replace(f, agreed=home.get(k, ())) for k, f in facts.items()}, cost, formed.framing
 
 
-def _links(
-    phase: Phase, hosted: Collection[int], sent: Sequence[Message], inbox: Mapping[int, Sequence[Envelope]]
-) -> list[Link]:
-    """What became of every transfer to a hosted device; where a hosted sender sent nothing, nothing was lost."""
-    used = {(m.src, dst) for m in sent for dst in m.dsts}
+def _with_lost(sent: Sequence[Message], outbox: Sequence[Message]) -> list[Message]:
+    """Messages with whom the air kept them from, so that receivers can tell what is lost from what was not said."""
     return [
-        Link(phase.name, edge.src, edge.dst, payload is not None)
-        for box in inbox.values()
-        for edge, payload in box
-        if edge.src not in hosted or (edge.src, edge.dst) in used
+        replace(got, lost=tuple(k for k in m.dsts if k not in got.dsts)) for m, got in zip(sent, outbox, strict=True)
     ]

@@ -154,19 +154,27 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class Message:
-    """One transmission: framed bytes from `src` to each of `dsts`; `columns` splits len(payload) by purpose."""
+    """One transmission: framed bytes from `src` to each of `dsts`; `columns` splits len(payload) by purpose.
+
+    lost: receivers that do not get it, once it was on the air.
+    """
 
     src: int
     dsts: tuple[int, ...]
     payload: bytes
     columns: Mapping[Column, int]
+    lost: tuple[int, ...] = ()
 
 
 class Envelope(NamedTuple):
-    """What arrives over one edge. `payload` is None where the air erased it or it came too late."""
+    """What arrives over one edge. `payload` is None where the air erased it, it came too late, or nothing was said.
+
+    said: whether its sender had something to say over this edge, as far as is known: if not, nothing was lost.
+    """
 
     edge: Edge
     payload: bytes | None
+    said: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -56,12 +57,12 @@ def test_all_devices_are_hosted() -> None:
 
 def test_exchange_on_paper() -> None:
     edges = (Edge(2, 0, 0.5), Edge(1, 0, 0.25), Edge(0, 2), Edge(0, 1))
-    outbox = [message(2, (0,), b"two"), message(0, (1,), b"zero"), message(1, (), b"lost")]
+    outbox = [message(2, (0,), b"two"), message(0, (1,), b"zero"), replace(message(1, (), b"lost"), lost=(0,))]
     inbox = InProcess(4).exchange(outbox, Phase(name="p", edges=edges), T)
     assert inbox == {
         0: [Envelope(edges[1], None), Envelope(edges[0], b"two")],
         1: [Envelope(edges[3], b"zero")],
-        2: [Envelope(edges[2], None)],
+        2: [Envelope(edges[2], None, said=False)],
         3: [],
     }
     assert list(inbox) == [0, 1, 2, 3]

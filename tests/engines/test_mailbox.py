@@ -44,7 +44,7 @@ def code(at: Mailbox, letter: Letter | bytes, src: int = 1) -> int:
 
 
 def there(at: Mailbox, *slots: Slot) -> dict[Slot, bytes | None]:
-    return {slot: body for slot, (body, _) in at.collect(dict.fromkeys(slots, 0.0), 0.0).items()}
+    return {slot: one.body for slot, one in at.collect(dict.fromkeys(slots, 0.0), 0.0).items()}
 
 
 def test_a_parcel_is_kept_for_its_place() -> None:
@@ -52,8 +52,11 @@ def test_a_parcel_is_kept_for_its_place() -> None:
     assert code(at, PARCEL) == TAKEN
     nothing = replace(PARCEL, kind=Kind.NOTHING, body=b"", phase=1)
     assert code(at, nothing) == TAKEN
-    slots = [Slot(Kind.PARCEL, Stage(0, 0), phase, 1) for phase in (0, 1, 2)]
-    assert there(at, *slots) == {slots[0]: FRAME, slots[1]: None}
+    assert code(at, replace(nothing, kind=Kind.UNSAID, phase=2)) == TAKEN
+    slots = [Slot(Kind.PARCEL, Stage(0, 0), phase, 1) for phase in (0, 1, 2, 3)]
+    assert there(at, *slots) == {slots[0]: FRAME, slots[1]: None, slots[2]: None}
+    assert [one.said for one in at.collect(dict.fromkeys(slots, 0.0), 0.0).values()] == [True, True, False]
+    assert code(at, replace(nothing, kind=Kind.UNSAID)) == Refusal.REPLAYED  # what was lost was said
 
 
 @pytest.mark.parametrize(
@@ -66,6 +69,7 @@ def test_a_parcel_is_kept_for_its_place() -> None:
         (replace(PARCEL, body=b"no frame"), Refusal.MALFORMED),
         (replace(PARCEL, kind=Kind.FACTS), Refusal.MALFORMED),
         (replace(PARCEL, kind=Kind.NOTHING), Refusal.MALFORMED),
+        (replace(PARCEL, kind=Kind.UNSAID), Refusal.MALFORMED),
         (replace(PARCEL, stage=Stage(9, 100)), Refusal.MALFORMED),
         (replace(PARCEL, kind=Kind.TALK, body=b"\0"), Refusal.MALFORMED),
         (replace(PARCEL, kind=Kind.TALK, body=pack_turn(0, [ACK])), Refusal.MALFORMED),  # of another epoch

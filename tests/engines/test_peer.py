@@ -86,13 +86,17 @@ def test_facts_and_messages_reach_everybody(peers: Callable[..., list[Peer]]) ->
         assert [f.gains for f in everybody.values()] == [facts(k).gains for k in range(3)]
         assert [int(f.public["n"]) for f in everybody.values()] == [0, 1, 2]
     phase = Phase(name="x", edges=(Edge(0, 1), Edge(0, 2), Edge(2, 1)))
-    outboxes = [[message(0, 1, 2)], [], [message(2)]]  # the air took what c had for b
+    outboxes = [[message(0, 1, 2)], [], [replace(message(2), lost=(1,))]]  # the air took what c had for b
     start = time.monotonic()
     inboxes = together([lambda p=p, o=o: p.exchange(o, phase, T) for p, o in zip(made, outboxes, strict=True)])
     assert time.monotonic() - start < 20  # nobody waited for what does not come
-    assert inboxes[1] == {1: [(Edge(0, 1), payload(0)), (Edge(2, 1), None)]}
-    assert inboxes[2] == {2: [(Edge(0, 2), payload(0))]}
+    assert inboxes[1] == {1: [(Edge(0, 1), payload(0), True), (Edge(2, 1), None, True)]}
+    assert inboxes[2] == {2: [(Edge(0, 2), payload(0), True)]}
     assert inboxes[0] == {0: []}
+    inboxes = together([lambda p=p: p.exchange([], phase, T) for p in made])  # nobody has anything to say
+    assert [envelope[1:] for p, box in zip(made, inboxes, strict=True) for envelope in box[p.book.me]] == [
+        (None, False)
+    ] * 3
     assert [p.missing for p in made] == [set()] * 3
     assert (a.traffic[1].predicted, a.traffic[2].predicted) == (20 + len(payload(0)), 20 + len(payload(0)))
     assert c.traffic[1].predicted == 20
@@ -125,7 +129,8 @@ def test_a_round_closes_without_whoever_is_gone_or_silent(peers: Callable[..., l
     assert time.monotonic() - start < 10  # far less than first_s: its connection is gone
     assert (a.missing, b.missing) == ({2}, {2})
     phase = Phase(name="x", edges=(Edge(1, 0), Edge(2, 0)))
-    assert a.exchange([], phase, T) == {0: [(Edge(1, 0), None), (Edge(2, 0), None)]}  # b is there and says nothing
+    silent = [(Edge(1, 0), None, True), (Edge(2, 0), None, True)]
+    assert a.exchange([], phase, T) == {0: silent}  # b is there, and does not even say that it has nothing to say
     assert a.missing == {1, 2}
     assert time.monotonic() - start < 20
     made.remove(c)
@@ -253,11 +258,11 @@ def test_one_that_claims_to_be_far_ahead_is_not_followed_and_two_are(air: Ether)
     assert made[0].box.refused[3, "alone ahead"] == 2
     assert made[0].box.news() == ["device 3 alone says it is in round 8 of method 1; that is not followed"]
     made[2].begin(Stage(0, 5))
-    made[0]._greet(2)
+    made[0].courier.greet(2)
     assert made[0].ahead(here) == Stage(0, 5)  # both have been there
     assert made[0].ahead(Stage(0, 8)) == Stage(0, 8)
     made[3].begin(Stage(2, 0))
-    made[0]._greet(3)  # the answer says where it is
+    made[0].courier.greet(3)  # the answer says where it is
     assert made[0].box.furthest[3] == Stage(0, 7)
     for p in made[1:3]:
         p.close()
@@ -280,7 +285,7 @@ def test_who_was_in_a_round_with_us_is_followed_no_further_than_it_can_have_come
     shared(made)
     made[2].begin(Stage(1, 0))  # it lies
     for p in made[:2]:
-        p._greet(2)
+        p.courier.greet(2)
         assert p.ahead(Stage(0, 1)) == Stage(0, 1)
         assert p.box.refused[2, "alone ahead"] == 1
         p._together[2] = (Stage(0, 0), time.monotonic() - 3e4)  # it has had the time

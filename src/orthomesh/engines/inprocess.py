@@ -66,11 +66,13 @@ class InProcess:
         )
 
     def exchange(self, outbox: Sequence[Message], phase: Phase, t: Round) -> dict[int, list[Envelope]]:
-        """One envelope per edge, in order of sender; empty where no message covers the edge."""
+        """One envelope per edge, in order of sender; empty where no message covers the edge, or the air took it."""
         payload = {(m.src, dst): m.payload for m in outbox for dst in m.dsts}
+        said = payload.keys() | {(m.src, dst) for m in outbox for dst in m.lost}
         inbox: dict[int, list[Envelope]] = {k: [] for k in self.hosted}
         for edge in sorted(phase.edges, key=lambda e: e.src):
-            inbox[edge.dst].append(Envelope(edge, payload.get((edge.src, edge.dst))))
+            pair = edge.src, edge.dst
+            inbox[edge.dst].append(Envelope(edge, payload.get(pair), pair in said))
         return inbox
 
 

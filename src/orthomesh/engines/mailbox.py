@@ -55,6 +55,15 @@ class Slot(NamedTuple):
     src: int
 
 
+class Came(NamedTuple):
+    """What came to a place. body: none where nothing comes. seconds: when it came. said: whether its sender had
+    something to say there, so that it is lost where it does not come."""
+
+    body: bytes | None
+    seconds: float
+    said: bool = True
+
+
 class Answer(NamedTuple):
     """What became of a message at the other end. code: TAKEN or a `Refusal`. more: why, for a refused hello."""
 
@@ -84,7 +93,7 @@ class Mailbox:
         self.furthest: dict[int, Stage] = {}
         self.refused: Counter[tuple[int, str]] = Counter()
         self._notes: list[str] = []
-        self._held: dict[Slot, tuple[bytes | None, float]] = {}
+        self._held: dict[Slot, Came] = {}
         self._known: dict[tuple[Kind, Stage], Known] = {}
         self._connected: Callable[[], Mapping[int, Collection[int]]] = dict
         self._greet_back: Callable[[int], object] = lambda src: None
@@ -170,7 +179,7 @@ class Mailbox:
         kind, device = Kind(letter.body[0]), int.from_bytes(letter.body[1:], "little")
         if len(letter.body) == 1:
             return pack_known(self._known.get((kind, letter.stage), Known(OPEN, {})))
-        body = self._held.get(Slot(kind, letter.stage, 0, device), (None, 0.0))[0] or b""
+        body = self._held.get(Slot(kind, letter.stage, 0, device), Came(None, 0.0)).body or b""
         return body if len(body) <= MAX_REPLY - _REPLY.size else b""
 
     def know(self, kind: Kind, standing: int, bodies: Mapping[int, bytes]) -> None:
@@ -178,25 +187,25 @@ class Mailbox:
         with self.stirred:
             now = time.monotonic()
             for k, body in bodies.items():
-                self._held[Slot(kind, self.stage, 0, k)] = body, now
+                self._held[Slot(kind, self.stage, 0, k)] = Came(body, now)
             self._known[kind, self.stage] = Known(standing, {k: digest(body) for k, body in bodies.items()})
 
     def _put(self, src: int, letter: Letter) -> None:
-        kind = Kind.PARCEL if letter.kind is Kind.NOTHING else letter.kind
-        slot = Slot(kind, letter.stage, letter.phase, src)
-        body = None if letter.kind is Kind.NOTHING else letter.body
+        empty = letter.kind in (Kind.NOTHING, Kind.UNSAID)
+        slot = Slot(Kind.PARCEL if empty else letter.kind, letter.stage, letter.phase, src)
+        one = Came(None if empty else letter.body, time.monotonic(), letter.kind is not Kind.UNSAID)
         if slot in self._held:
-            if self._held[slot][0] == body:
+            if self._held[slot]._replace(seconds=one.seconds) == one:
                 return  # sent again because the acknowledgement was lost
             raise Refused(Refusal.REPLAYED, "another one with the same place was there before")
         self.check(letter.kind, src, letter.stage, letter.body)
         for old in sorted({s.stage for s in self._held if s.src == src and s.stage > self.stage})[:-1]:
             self._drop(lambda s, old=old: s.src == src and s.stage == old)  # type: ignore[misc]
-        waiting = [b for s, (b, _) in self._held.items() if s.src == src]
-        size = sum(len(b or b"") + HEAD_BYTES for b in waiting) + len(letter.body)
+        waiting = [held.body for s, held in self._held.items() if s.src == src]
+        size = sum(len(body or b"") + HEAD_BYTES for body in waiting) + len(letter.body)
         if size > HELD * self.max_body or len(waiting) > 4096:
             raise Refused(Refusal.OVERSIZED, f"{size} bytes of one device would be waiting here")
-        self._held[slot] = body, time.monotonic()
+        self._held[slot] = one
 
     def check(self, kind: Kind, src: int, stage: Stage, body: bytes) -> None:
         """That a body can be read, within memory; raises if not."""
@@ -257,7 +266,7 @@ class Mailbox:
                     told.setdefault(slot.stage, set()).add(slot.src)
         return min((stage for stage, who in told.items() if len(who) > 1 or who & set(by)), default=None)
 
-    def collect(self, wanted: Mapping[Slot, float], gone_s: float) -> dict[Slot, tuple[bytes | None, float]]:
+    def collect(self, wanted: Mapping[Slot, float], gone_s: float) -> dict[Slot, Came]:
         """Wait for letters.
 
         Args:
@@ -266,7 +275,7 @@ class Mailbox:
 
         Returns:
             What came, by place, with the seconds it took; a place is absent where nothing came, its body is None where
-            the sender said that nothing comes.
+            the sender said that nothing comes, be it lost or not said.
         """
         start = time.monotonic()
         away: dict[int, float] = {}
@@ -284,7 +293,7 @@ class Mailbox:
                 ]
                 if not left or max(left) <= 0:
                     came = {slot: self._held[slot] for slot in wanted if slot in self._held}
-                    return {slot: (body, max(0.0, at - start)) for slot, (body, at) in came.items()}
+                    return {s: one._replace(seconds=max(0.0, one.seconds - start)) for s, one in came.items()}
                 self.stirred.wait(min(max(0.01, max(left)), 1.0))
 
     def waits(self, slot: Slot) -> bool:

@@ -1,8 +1,8 @@
 """The peer engine: hosts one device and talks to the others over encrypted sockets; nobody coordinates.
 
 Facts go to every neighbour, messages along the plan's edges, each until it is acknowledged or its deadline has passed.
-Where an edge carries nothing, because nothing was sent or the simulated air took it, the receiver is told, so that a
-wait ends with the last word of the others and not with a clock. A device that is gone, or late, counts as silent.
+Where an edge carries nothing, because nothing was said or the simulated air took it, the receiver is told which, so
+that a wait ends with the last word of the others, not with a clock. A device that is gone, or late, counts as silent.
 """
 
 from __future__ import annotations
@@ -11,51 +11,30 @@ import math
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from ..exchange.framing import ANSWER_BYTES, LETTER_BYTES, talk_bytes
+from ..exchange.framing import ANSWER_BYTES, talk_bytes
 from ..topology.conversation import Talk, begin, hear, is_over, mutual, outcome, spoken
 from ..topology.messages import Message as Talked
 from ..topology.messages import encode
 from ..types import Edge, Envelope, Facts, Formed, Forming, Message, Phase, Round
-from .deadlines import SMALLEST_PROBE, Pace, Patience
-from .differing import difference
+from .courier import RETRY_S, Courier, Traffic
+from .deadlines import Pace, Patience
 from .following import Claim, claims, follow, reachable
 from .gathering import CLOSED, OPEN, WAITED, Known, common, compare, digest, read_known
 from .links import Book, Links
-from .mailbox import SWELL, TAKEN, Mailbox, Slot, Terms, hello, read_answer
+from .mailbox import SWELL, Came, Mailbox, Slot, Terms
 from .talking import pack_turn, read_outcome, read_turn
-from .wire import (
-    HEAD_BYTES,
-    MAX_METHODS,
-    MAX_ROUNDS,
-    Kind,
-    Letter,
-    Refusal,
-    Refused,
-    Stage,
-    pack,
-    pack_facts,
-    unpack_facts,
-)
+from .wire import MAX_METHODS, MAX_ROUNDS, Kind, Refused, Stage, pack_facts, unpack_facts
 
 Y = TypeVar("Y")
-RETRY_S = 0.1
-"""Between two attempts to reach a device; doubles up to a second."""
 END = Stage(MAX_METHODS - 1, MAX_ROUNDS - 1)
 """Of the longest run there can be."""
-
-
-@dataclass
-class Traffic:
-    """Bytes to one device: as a simulator would count them, what framing adds by its model, and with our heads."""
-
-    predicted: int = 0
-    framing: int = 0
-    framed: int = 0
+SILENCE = Came(None, math.inf)
+"""Where nothing came of what may have been said."""
 
 
 @dataclass
@@ -74,7 +53,6 @@ class Peer:
     patience: Patience = field(default_factory=Patience)
     tell: Callable[[], bytes] = bytes
     lock: Any = field(default_factory=threading.Lock)
-    traffic: dict[int, Traffic] = field(default_factory=dict)
     missing: set[int] = field(default_factory=set)
     _phase: int = 0
     _bits: dict[int, int] = field(default_factory=dict)
@@ -83,18 +61,22 @@ class Peer:
     _training_s: float = 0.0
 
     def __post_init__(self) -> None:
-        others, me = len(self.book.names) - 1, self.book.me
         self.pace = Pace(self.patience)
-        self.box = Mailbox(me, self.last, self.run, self.terms, self.story, self.book.max_body)
+        self.box = Mailbox(self.book.me, self.last, self.run, self.terms, self.story, self.book.max_body)
         self.links = Links(self.book, self.life, self.box.receive, lambda: self.tell(), self.box.stir)
-        self._couriers = ThreadPoolExecutor(max_workers=max(1, min(32, others)), thread_name_prefix="courier")
-        self.box.watch(self.links.alive, lambda src: self._couriers.submit(self._greet, src))
+        self.courier = Courier(self.links, self.box, self.pace, self.life, self.story)
+        self.box.watch(self.links.alive, lambda src: self.courier.submit(self.courier.greet, src))
         self._idle_since = time.monotonic()
 
     @property
     def hosted(self) -> tuple[int, ...]:
         """The one device."""
         return (self.book.me,)
+
+    @property
+    def traffic(self) -> dict[int, Traffic]:
+        """What was sent, by receiver."""
+        return self.courier.traffic
 
     @property
     def met(self) -> tuple[int, ...]:
@@ -132,7 +114,9 @@ class Peer:
         others = [k for k in range(len(self.book.names)) if k != self.book.me]
         wrong = dict.fromkeys(others, "does not answer")
         while time.monotonic() < end:
-            for k, future in [(k, self._couriers.submit(self._greet, k)) for k in others if wrong.get(k) is not None]:
+            for k, future in [
+                (k, self.courier.submit(self.courier.greet, k)) for k in others if wrong.get(k) is not None
+            ]:
                 wrong[k] = future.result()
             wrong = {k: said for k, said in wrong.items() if said or k not in self.box.lives}
             firm = [said for said in wrong.values() if said and said.startswith("refuses")]
@@ -149,25 +133,6 @@ class Peer:
             raise ValueError("; ".join(f"{self.book.names[k]} {said}" for k, said in wrong.items()))
         return {k: said for k, said in wrong.items() if said}
 
-    def _greet(self, dst: int) -> str:
-        """Say hello to one device; what is wrong, in words, or nothing."""
-        letter = self._letter(Kind.HELLO, dst, self.box.stage, 0, hello(self.terms, self.links.zid))
-        answer = read_answer(self.links.push(dst, pack(letter), 5.0))
-        if answer is None:
-            if self.box.refused[dst, "different"]:  # it has been here, and ended when it saw that it is alone
-                return "refuses this device, or has ended: settings, base model or version differ"
-            return "does not answer"
-        if answer.code == TAKEN:
-            self.box.saw(dst, answer.stage)
-            if dst in self.box.zids:
-                self.links.knows(self.box.zids[dst], dst)
-            return ""
-        if answer.code == Refusal.DIFFERENT:
-            return f"refuses this device: {difference(self.story, answer.more)}"
-        if answer.code == Refusal.TAKEN:
-            return f"says that a {self.book.names[self.book.me]} is connected already"
-        return f"does not take the greeting: {Refusal(answer.code).name.lower()}"
-
     def share(self, facts: Mapping[int, Facts], t: Round) -> dict[int, Facts]:
         """Tell own facts to whoever was met, and gather theirs; without those of devices that stay silent.
 
@@ -180,14 +145,14 @@ class Peer:
         apart = dict.fromkeys(set(range(len(self.book.names))) - {me, *others}, 0.0)
         mine = replace(facts[me], gains={**facts[me].gains, **apart})
         body, self._phase, size = pack_facts(mine), 0, sum(mine.columns.values())
-        sent = [self._send(k, Kind.FACTS, body, size, self.pace.facts_s(k, own_s)) for k in others]
+        sent = [self.courier.send(k, Kind.FACTS, body, size, self.pace.facts_s(k, own_s)) for k in others]
         wanted = {Slot(Kind.FACTS, stage, 0, k): self.pace.facts_s(k, own_s) for k in others}
         came = self._wait(wanted, sent)
-        for slot, (_, took) in came.items():
-            self.pace.saw_wait(slot.src, took)
+        for slot, one in came.items():
+            self.pace.saw_wait(slot.src, one.seconds)
         for slot in self._silent(wanted.keys() - came.keys()):
             self.pace.missed_facts(slot.src, wanted[slot])
-        told = {me: body, **{s.src: b for s, (b, _) in came.items() if b}}
+        told = {me: body, **{s.src: one.body for s, one in came.items() if one.body}}
         bodies = self._agree(Kind.FACTS, told, len(self.book.names))
         self._idle_since = time.monotonic()
         self._together |= dict.fromkeys(bodies.keys() - {me}, (stage, self._idle_since))
@@ -226,7 +191,7 @@ class Peer:
 
     def _known(self, kind: Kind, others: Sequence[int]) -> dict[int, Known]:
         """What others say they have; without those that do not answer, or have gone on long ago."""
-        asked = {k: self._couriers.submit(self._ask, k, bytes([kind])) for k in others}
+        asked = {k: self.courier.submit(self.courier.ask, k, bytes([kind])) for k in others}
         told = {}
         for k, future in asked.items():
             with suppress(Refused):
@@ -236,17 +201,12 @@ class Peer:
 
     def _fetch(self, kind: Kind, device: int, holder: int) -> bytes | None:
         """Of one device what another has of it, if it can be read."""
-        body = self._ask(holder, bytes([kind]) + device.to_bytes(4, "little"))
+        body = self.courier.ask(holder, bytes([kind]) + device.to_bytes(4, "little"))
         with suppress(Refused):
             if body:
                 self.box.check(kind, device, self.box.stage, body)
                 return body
         return None
-
-    def _ask(self, dst: int, question: bytes) -> bytes | None:
-        letter = self._letter(Kind.ASK, dst, self.box.stage, 0, question)
-        answer = read_answer(self.links.push(dst, pack(letter), 2.0))
-        return answer.more if answer is not None and answer.code == TAKEN else None
 
     def form(self, forming: Forming, t: Round) -> Formed:
         """Talk with all who were met until nobody has anything to say, then tell all which cluster came of it.
@@ -266,11 +226,11 @@ class Peer:
             if is_over(talk, self._steps, count):
                 break
             wanted = {Slot(Kind.TALK, stage, talk.turn, k): self.pace.arrival_s(k, 0) for k in others}
-            came = {s.src: body or b"" for s, (body, _) in self._wait(wanted, sent).items()}
+            came = {s.src: one.body or b"" for s, one in self._wait(wanted, sent).items()}
             turns = {k: turn for k in sorted(came) if (turn := read_turn(came[k], k, me, t.index)) is not None}
             silent, alive = others - turns.keys(), self.links.alive()
             for k in sorted(silent & alive.keys()):
-                self._send(k, Kind.TALK, b"", 0, self.patience.least_s, talk.turn + 1)
+                self.courier.send(k, Kind.TALK, b"", 0, self.patience.least_s, talk.turn + 1)
             heard = [m for turn in turns.values() for m in turn.said]
             talk = hear(talk, heard, gone | silent, [turn.quiet for turn in turns.values()])
             others = {k for k, turn in turns.items() if turn.quiet <= self._steps}  # the rest have ended
@@ -284,16 +244,16 @@ class Peer:
     def _say(self, dst: int, talk: Talk, said: Sequence[Talked]) -> Future[None]:
         """A turn to one device."""
         size, body = sum(len(encode(m)) for m in said), pack_turn(talk.quiet, said)
-        return self._send(dst, Kind.TALK, body, size, self.pace.transfer_s(dst, len(body)), talk.turn)
+        return self.courier.send(dst, Kind.TALK, body, size, self.pace.transfer_s(dst, len(body)), talk.turn)
 
     def _formed(self, ended: Talked, forming: Forming, lost: Collection[int]) -> Formed:
         """What all say they ended with, as all know it; those who were lost on the way are told, not waited for."""
         me, stage, body = self.book.me, self.box.stage, encode(ended)
         others = [k for k in self.met if k in forming.leaves]
-        sent = [self._send(k, Kind.OUTCOME, body, len(body), self.pace.transfer_s(k, len(body))) for k in others]
+        sent = [self.courier.send(k, Kind.OUTCOME, body, len(body), self.pace.transfer_s(k, len(body))) for k in others]
         wanted = {Slot(Kind.OUTCOME, stage, 0, k): self.pace.arrival_s(k, 0) for k in others if k not in lost}
         came = self._wait(wanted, sent)
-        known = {me: body, **{s.src: b for s, (b, _) in came.items() if b}}
+        known = {me: body, **{s.src: one.body for s, one in came.items() if one.body}}
         bodies = self._agree(Kind.OUTCOME, known, len(forming.leaves))
         stated = {k: read_outcome(b, k, stage.round) for k, b in bodies.items() if k in forming.leaves}
         self.missing |= set(others) - stated.keys()
@@ -303,24 +263,27 @@ class Peer:
     def exchange(self, outbox: Sequence[Message], phase: Phase, t: Round) -> dict[int, list[Envelope]]:
         """Send what there is over own edges and take in one envelope per incoming edge, in order of sender."""
         me, stage, place = self.book.me, self.box.stage, self._phase
-        payload = {(m.src, dst): m.payload for m in outbox for dst in m.dsts}
+        payload = {dst: m.payload for m in outbox for dst in m.dsts}
+        taken = {dst for m in outbox for dst in m.lost}
         met, sent = set(self.met), []
         for edge in phase.edges:
             if edge.src == me and edge.dst in met:
-                body = payload.get((me, edge.dst))
-                kind = Kind.NOTHING if body is None else Kind.PARCEL
-                limit_s = self.pace.transfer_s(edge.dst, len(body or b""))
-                sent.append(self._send(edge.dst, kind, body or b"", len(body or b""), limit_s, place))
+                body = payload.get(edge.dst, b"")
+                none = Kind.NOTHING if edge.dst in taken else Kind.UNSAID
+                kind = Kind.PARCEL if edge.dst in payload else none
+                limit_s = self.pace.transfer_s(edge.dst, len(body))
+                sent.append(self.courier.send(edge.dst, kind, body, len(body), limit_s, place))
         mine = sorted((e for e in phase.edges if e.dst == me), key=lambda e: e.src)
         wanted = {Slot(Kind.PARCEL, stage, place, e.src): self._limit_s(e) for e in mine if e.src in met}
         came = self._wait(wanted, sent)
         self._phase += 1
         self.missing |= {s.src for s in wanted.keys() - came.keys()}
-        for slot, (body, took) in came.items():
-            self.pace.saw_arrival(slot.src, len(body or b""), took)
+        for slot, one in came.items():
+            self.pace.saw_arrival(slot.src, len(one.body or b""), one.seconds)
         for slot in self._silent(wanted.keys() - came.keys()):
             self.pace.missed_arrival(slot.src)
-        return {me: [Envelope(e, came.get(Slot(Kind.PARCEL, stage, place, e.src), (None,))[0]) for e in mine]}
+        found = [came.get(Slot(Kind.PARCEL, stage, place, e.src), SILENCE) for e in mine]
+        return {me: [Envelope(e, one.body, one.said) for e, one in zip(mine, found, strict=True)]}
 
     def _limit_s(self, edge: Edge) -> float:
         """How long an edge's message may take, by what its parts are said to hold."""
@@ -332,9 +295,7 @@ class Peer:
         alive = self.links.alive()
         return [s for s in slots if self.box.lives.get(s.src) in alive.get(s.src, ()) and self.box.waits(s)]
 
-    def _wait(
-        self, wanted: Mapping[Slot, float], sent: Sequence[Future[None]]
-    ) -> dict[Slot, tuple[bytes | None, float]]:
+    def _wait(self, wanted: Mapping[Slot, float], sent: Sequence[Future[None]]) -> dict[Slot, Came]:
         """Letters by place with the seconds they took, once all that is sent has been acknowledged or given up."""
         for slot in wanted:
             self.traffic.setdefault(slot.src, Traffic()).framing += ANSWER_BYTES
@@ -342,41 +303,6 @@ class Peer:
         for future in sent:
             future.result()  # bounded by its own deadline
         return came
-
-    def _send(self, dst: int, kind: Kind, body: bytes, predicted: int, limit_s: float, phase: int = 0) -> Future[None]:
-        letter = self._letter(kind, dst, self.box.stage, phase, body)
-        count = self.traffic.setdefault(dst, Traffic())
-        count.predicted += predicted
-        count.framing += LETTER_BYTES + len(body) - predicted
-        count.framed += HEAD_BYTES + len(body)
-        return self._couriers.submit(self._deliver, letter, limit_s)
-
-    def _deliver(self, letter: Letter, limit_s: float) -> None:
-        """Push a letter until it is acknowledged, refused, its receiver is gone or the deadline has passed."""
-        dst, data, pause_s = letter.dst, pack(letter), RETRY_S
-        start = here = time.monotonic()
-        while (now := time.monotonic()) < start + limit_s:
-            answer = read_answer(self.links.push(dst, data, start + limit_s - now))
-            if answer is not None:
-                self.box.saw(dst, answer.stage)
-                if answer.code == Refusal.STRANGER and not self._greet(dst):
-                    continue
-                if answer.code == TAKEN:
-                    self.pace.saw_transfer(dst, len(data), time.monotonic() - now)
-                return
-            if dst in self.links.alive():
-                here = time.monotonic()
-            elif time.monotonic() - here > self.patience.gone_s:
-                return
-            time.sleep(pause_s)
-            pause_s = min(1.0, 2 * pause_s)
-        if dst in self.links.alive() and len(data) >= SMALLEST_PROBE:
-            self.pace.missed_transfer(dst)
-
-    def _letter(self, kind: Kind, dst: int, stage: Stage, phase: int, body: bytes) -> Letter:
-        return Letter(
-            kind=kind, run=self.run, src=self.book.me, dst=dst, life=self.life, stage=stage, phase=phase, body=body
-        )
 
     def ahead(self, here: Stage) -> Stage:
         """The furthest round that others are in, as far as they are to be followed, at least `here`.
@@ -396,5 +322,5 @@ class Peer:
 
     def close(self) -> None:
         """End all connections; nothing is sent any more."""
-        self._couriers.shutdown(wait=True, cancel_futures=True)
+        self.courier.close()
         self.links.close()

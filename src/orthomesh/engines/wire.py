@@ -39,10 +39,11 @@ class Kind(IntEnum):
     HELLO = 1  # who I am and what I run
     FACTS = 2  # of this round
     PARCEL = 3  # over one edge of a phase
-    NOTHING = 4  # over this edge nothing comes: nothing was sent, or the air took it
+    NOTHING = 4  # over this edge nothing comes: the air took it
     ASK = 5  # what you have heard of what all tell all, or one of it
     TALK = 6  # a turn of the talk in which clusters form
     OUTCOME = 7  # the cluster I have ended in
+    UNSAID = 8  # over this edge nothing comes, since I had nothing to say
 
 
 class Refusal(IntEnum):

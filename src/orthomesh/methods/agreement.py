@@ -51,7 +51,7 @@ def agree(device: DeviceState, inbox: Sequence[Envelope], phase: Phase, t: Round
     before = set(device.own["cluster"].tolist()) if "cluster" in device.own else set()
     cluster = sorted({device.id} | before | {k for e in mine for k in e.carries})
     bank = dict(device.bank)
-    for k in {k for e, _ in inbox if e.src in e.carries for k in e.carries} - {device.id}:
+    for k in {k for e, _, _ in inbox if e.src in e.carries for k in e.carries} - {device.id}:
         bank = put(bank, f"member/{k}", {})  # whoever bids starts afresh
     own, masks = device.own, dict[int, Array]()
     if c.masks == "negotiated":
@@ -67,13 +67,13 @@ def _negotiated(
     """The device's parts under its mask, and the masks of those whose bids it has heard, by id."""
     own, (sizes, quota) = device.own, every_run(*shape(device.own), c.run)
     num = own["B"].size // c.run
-    heard = {e.src: decode(payload) for e, payload in inbox if payload is not None}
-    for e, payload in inbox:
+    heard = {e.src: decode(payload) for e, payload, _ in inbox if payload is not None}
+    for e, payload, _ in inbox:
         if payload is not None:
             _check(e, heard[e.src], num, len(sizes))
     bids = {k: read_bid(parts["bid"], num, c) for k, parts in heard.items() if "bid" in parts}
     owed = {k: heard[k]["quota"].astype(int) for k in bids}
-    units = {e.src: e.carries for e, _ in inbox if e.src in bids}
+    units = {e.src: e.carries for e, _, _ in inbox if e.src in bids}
     if "mask" in own:
         closed = taken(device, own["cluster"].tolist())[:: c.run]
     else:

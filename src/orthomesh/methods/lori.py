@@ -211,7 +211,7 @@ def merge(device: DeviceState, inbox: Sequence[Envelope], phase: Phase, t: Round
         ValueError: values that are not finite, or do not fit the sender's mask.
     """
     bank, size = dict(device.bank), device.own["B"].size
-    for edge, payload in inbox:
+    for edge, payload, _ in inbox:
         if payload is None:
             continue
         parts = {**get(bank, f"member/{edge.src}"), **decode(payload)}

@@ -88,7 +88,7 @@ def gather(device: DeviceState, inbox: Sequence[Envelope], phase: Phase) -> tupl
         phase. What only passes through is not handed over. After the last phase nothing is left in the bank.
     """
     bank = dict(device.bank)
-    for edge, payload in inbox:
+    for edge, payload, _ in inbox:
         if payload is not None:
             origin = edge.carries[0] if edge.carries else edge.src
             bank[f"heard/{origin}/frame"] = np.frombuffer(payload, dtype=np.uint8)

@@ -204,7 +204,7 @@ def merge(device: DeviceState, inbox: Sequence[Envelope], phase: Phase, t: Round
         if not any(e.dst == device.id for e in phase.edges):
             return device
         got: dict[int, tuple[float, Arrays]] = {}
-        for edge, payload in inbox:
+        for edge, payload, _ in inbox:
             if payload is not None:
                 got[edge.src] = edge.weight, opened(decode(payload), edge.src, t, layout)
         mine = float(own["share"])

@@ -208,7 +208,7 @@ def merge(device: DeviceState, inbox: Sequence[Envelope], phase: Phase, t: Round
     if phase.name == "masks":
         return agree(device, inbox, phase, t, c)
     bank = dict(device.bank)
-    for src, parts in ((e.src, decode(payload)) for e, payload in inbox if payload is not None):
+    for src, parts in ((e.src, decode(payload)) for e, payload, _ in inbox if payload is not None):
         if phase.name == "intra":
             bank = _with_member(bank, src, parts, device.own, c)
             continue
