@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orthomesh.types import COLUMNS, Cost, DeviceState, Edge, Example, Round, Spend
+from orthomesh.types import COLUMNS, Cost, DeviceState, Edge, Example, Phase, Round, Spend
 
 # quarters of small integers add up without rounding, so that equality can be asked for
 quarters = st.integers(0, 4000).map(lambda n: n / 4)
@@ -25,6 +25,13 @@ costs = st.builds(Cost, st.dictionaries(st.integers(0, 5), spends, max_size=4), 
 
 
 # example
+
+
+def test_edges_of_a_phase_by_sender() -> None:
+    one, two, three = Edge(0, 1), Edge(2, 1), Edge(0, 2)
+    phase = Phase(name="intra", edges=(one, two, three))
+    assert phase.outgoing == {0: [one, three], 2: [two]}
+    assert phase == Phase(name="intra", edges=(one, two, three))  # having been asked makes no difference
 
 
 def test_spends_add_up_and_the_highest_power_counts() -> None:

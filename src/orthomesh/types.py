@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from numpy.typing import NDArray
@@ -138,6 +139,14 @@ class Phase:
     name: str
     edges: tuple[Edge, ...]
     cast: Literal["broadcast", "unicast"] = "broadcast"
+
+    @cached_property
+    def outgoing(self) -> Mapping[int, Sequence[Edge]]:
+        """Edges by sender, in order; sorted once, however many devices ask."""
+        found: dict[int, list[Edge]] = {}
+        for edge in self.edges:
+            found.setdefault(edge.src, []).append(edge)
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -220,8 +220,27 @@ def test_receivers_of_one_frame_share_its_arrays_and_cannot_write_to_them() -> N
 def test_arrays_are_forgotten_with_their_last_holder() -> None:
     frame = encode([Section("mask", "mask", ONES)])
     held = weakref.ref(decode(frame.payload)["mask"])
+    assert held() is decode(frame.payload)["mask"]  # the frame is one
+    del frame
     gc.collect()
     assert held() is None
+
+
+def test_what_is_passed_on_is_the_same_array_in_the_same_bytes() -> None:
+    told = encode([Section("mask", "mask", ONES), Section("values", "values", np.arange(9, dtype=np.float16))])
+    heard = decode(told.payload)
+    passed = encode([Section("values", "3/values", heard["values"]), Section("mask", "3/mask", heard["mask"])])
+    assert passed == encode([Section("values", "3/values", heard["values"].copy()), Section("mask", "3/mask", ONES)])
+    again = decode(passed.payload)
+    assert again["3/mask"] is heard["mask"]
+    assert again["3/values"] is heard["values"]
+    same = np.zeros(4000, dtype=np.uint16)  # the same bytes of another type or shape are something else
+    frames = [encode([Section("mask", "x", a)]).payload for a in (same, same.view(np.float16), same.reshape(4, -1))]
+    assert [(*a["x"].shape, a["x"].dtype.name) for a in map(decode, frames)] == [
+        (4000, "uint16"),
+        (4000, "float16"),
+        (4, 1000, "uint16"),
+    ]
 
 
 def test_what_is_shared_is_checked_against_the_limit_of_each_reader() -> None:

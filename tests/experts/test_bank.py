@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orthomesh.exchange.payload import Section, decode, encode
-from orthomesh.experts.bank import ClusterRecord, get, load, places, put, read, store
+from orthomesh.experts.bank import ClusterRecord, each, get, load, places, put, put_each, read, record_at, store
 
 RECORD = ClusterRecord(
     members=(2, 5),
@@ -173,3 +173,6 @@ def test_places_of_a_bank() -> None:
     assert get(bank, "member/1").keys() == old.keys()  # put leaves what it was given alone
     assert get(bank, "member/2") == {}
     assert places({}, "member") == ()
+    assert each(bank, "member") == {1: old, 12: old}
+    assert put_each(bank, "member", {7: new}) == {"cluster/3/values": new["values"], "member/7/values": new["values"]}
+    assert record_at(put(bank, "cluster/33", old), 3) == new

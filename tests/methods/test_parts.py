@@ -12,14 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from orthomesh.experts.bank import get, load, places, put, read, store
+from orthomesh.experts.bank import get, keep_records, load, places, put, read, store
 from orthomesh.methods.parts import (
     agreed,
     change,
     cluster_record,
     cuts_of,
     holds,
-    keep_record,
     member_parts,
     shape,
     taken,
@@ -88,7 +87,7 @@ def test_a_mask_clears_what_is_off_it_and_keeps_moments_of_the_rest() -> None:
         "quota": np.array([2, 1], dtype=np.uint32),
         "saliency": np.ones(6, dtype=np.float32),
     }
-    masked = under_mask(own, np.array([0, 1, 0, 0, 1, 1], dtype=bool), T)
+    masked = under_mask(own, bits([0, 1, 0, 0, 1, 1]), T)
     assert masked["B"].tolist() == [0, 2, 0, 0, 5, 6]
     assert masked["moment/exp_avg"].tolist() == [11, 14, 15]
     assert float(masked["moment/step"]) == 3.0
@@ -252,26 +251,37 @@ def record(*members: int, version: int = 2) -> dict[str, Array]:
 
 
 def test_a_cluster_that_has_grown_replaces_its_older_record() -> None:
-    bank = keep_record(put({}, "member/9", {"mask": bits(MASKS[0])}), 1, record(1, 2))
+    bank = keep_records(put({}, "member/9", {"mask": bits(MASKS[0])}), {1: record(1, 2)})
     assert (places(bank, "cluster"), places(bank, "member")) == ((1,), (9,))
-    grown = keep_record(bank, 0, record(0, 1, 2))
+    grown = keep_records(bank, {0: record(0, 1, 2)})
     assert places(grown, "cluster") == (0,)
     assert get(grown, "cluster/0")["members"].tolist() == [0, 1, 2]
-    stale = keep_record(grown, 1, record(1, 2))
+    stale = keep_records(grown, {1: record(1, 2)})
     assert places(stale, "cluster") == (0,)  # brings nothing new
-    newer = keep_record(grown, 1, record(1, 2, version=3))
+    newer = keep_records(grown, {1: record(1, 2, version=3)})
     assert places(newer, "cluster") == (1,)
+
+
+def test_records_that_come_together_are_kept_as_if_one_by_one() -> None:
+    news = {0: record(0), 1: record(1, version=3), 2: record(2, version=3)}
+    bank = keep_records({}, {0: record(0, version=5), 1: record(1, 2)})
+    together, apart = keep_records(bank, news), bank
+    for k, told in news.items():
+        apart = keep_records(apart, {k: told})
+    assert together == apart
+    assert places(together, "cluster") == (0, 1, 2)  # 1 and 2 were together; now each is in a newer record
+    assert get(together, "cluster/0")["versions"].tolist() == [5]
 
 
 def test_half_a_record_goes_with_what_is_known_of_the_same_members() -> None:
     told = record(1, 2)
     news = {name: a for name, a in record(1, 2, version=3).items() if name in ("values", "members", "versions")}
-    again = keep_record(keep_record({}, 1, told), 1, news)
+    again = keep_records(keep_records({}, {1: told}), {1: news})
     assert get(again, "cluster/1")["versions"].tolist() == [3, 3]
     np.testing.assert_array_equal(get(again, "cluster/1")["masks"], told["masks"])
-    assert keep_record({}, 1, news) == {}
-    other = keep_record({}, 0, record(0, 1, 2))
-    assert get(keep_record(other, 1, news), "cluster/0")["versions"].tolist() == [2, 2, 2]
+    assert keep_records({}, {1: news}) == {}
+    other = keep_records({}, {0: record(0, 1, 2)})
+    assert get(keep_records(other, {1: news}), "cluster/0")["versions"].tolist() == [2, 2, 2]
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from orthomesh.wireless.power import (
     Cast,
     broadcast_power_w,
     is_feasible,
+    pair_powers_w,
     payload_limit_bits,
     required_power_w,
     required_powers_w,
@@ -194,6 +195,16 @@ def test_many_links_at_once_are_as_one_by_one(links: list[tuple[int, float, int]
     assert required_powers_w(bits, gains, radio, share).tolist() == pytest.approx(one_by_one, rel=1e-12)
 
 
+@settings(max_examples=40)
+@given(
+    st.lists(BITS, min_size=1, max_size=4), st.lists(st.just(0.0) | GAIN | st.just(math.inf), min_size=4, max_size=4)
+)
+def test_pairs_are_as_one_by_one_to_the_last_bit(bits: list[int], gains: list[float]) -> None:
+    matrix = np.array([np.roll(gains, k) for k in range(len(bits))])
+    one_by_one = [[required_power_w(b, h, 1, WIDE) for h in row] for b, row in zip(bits, matrix.tolist(), strict=True)]
+    assert pair_powers_w(bits, matrix, WIDE).tolist() == one_by_one
+
+
 def test_bad_numbers_among_many_are_refused() -> None:
     good = np.array([1e-9, 1e-8])
     with pytest.raises(ValueError, match="share is below 1"):
@@ -202,3 +213,5 @@ def test_bad_numbers_among_many_are_refused() -> None:
         required_powers_w(1.0, np.array([1.0, math.nan]), Radio())
     with pytest.raises(ValueError, match="payload is negative"):
         required_powers_w(np.array([1.0, -1.0]), good, Radio())
+    with pytest.raises(ValueError, match="gain is negative or not a number"):
+        pair_powers_w([1], np.array([[math.nan]]), Radio())

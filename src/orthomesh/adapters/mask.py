@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
+from hashlib import blake2b
 from itertools import groupby
 from typing import Literal
+from weakref import WeakValueDictionary
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Integer, UInt8
@@ -18,10 +19,10 @@ Level = Literal["matrix", "layer", "global"]
 
 BITS = 3
 """Bits of a bid for a position."""
-KEPT = 4
-"""Agreements that are kept: all members of a cluster come to the same one, often in one process."""
 STEPS = ((3, 1), (2, 1), (3, 2), (1, 1), (2, 3), (1, 2), (1, 4))
 """Level n of a bid goes to the best num/den of the quota, n = 1..7; 0 to the rest."""
+_AGREED: WeakValueDictionary[tuple[bytes, int], Array] = WeakValueDictionary()
+"""Packed masks that somebody in this process still holds, by digest of what was asked and device."""
 
 
 def quotas(sizes: Sequence[int], density: float) -> Int[np.ndarray, " L"]:
@@ -160,29 +161,44 @@ def negotiate(
         One mask per device with exactly its quota in every group; pairwise disjoint, and off what is taken, in a
         group whose free positions suffice. {id: [sum d r]}
     """
-    ids = tuple(sorted(bids))
-    closed = np.zeros(bids[ids[0]].shape[0], dtype=bool) if taken is None else taken
-    owed = tuple(tuple(int(n) for n in quota[k]) for k in ids)
-    told = tuple(bids[k].astype(np.uint8).tobytes() for k in ids)
-    masks = _matched(ids, told, tuple(int(n) for n in sizes), owed, closed.tobytes())
-    return {k: np.unpackbits(mask, count=closed.size).astype(bool) for k, mask in zip(ids, masks, strict=True)}
-
-
-@functools.lru_cache(maxsize=KEPT)
-def _matched(
-    ids: tuple[int, ...],
-    bids: tuple[bytes, ...],
-    sizes: tuple[int, ...],
-    quota: tuple[tuple[int, ...], ...],
-    taken: bytes,
-) -> UInt8[np.ndarray, "M b"]:
-    """`negotiate` on what can be looked up: packed masks, one a row."""
-    levels = [np.frombuffer(bid, dtype=np.uint8) for bid in bids]
-    worth = np.stack([_worth(bid, k) for bid, k in zip(levels, ids, strict=True)])  # [M, n], no two equal in a row
-    masks, closed = np.zeros(worth.shape, dtype=bool), np.frombuffer(taken, dtype=bool)
-    for owed, cut in zip(np.array(quota).T, slices(sizes), strict=True):
+    ids = sorted(bids)
+    worth = np.stack([_worth(bids[k], k) for k in ids])  # [M, n], no two equal in a column or a row
+    closed = np.zeros(worth.shape[1], dtype=bool) if taken is None else taken
+    masks = np.zeros(worth.shape, dtype=bool)
+    for index, cut in enumerate(slices(sizes)):
+        owed = np.array([int(quota[k][index]) for k in ids])
         masks[:, cut] = _match(worth[:, cut], owed, closed[cut])
-    return np.packbits(masks, axis=1)
+    return {k: masks[row] for row, k in enumerate(ids)}
+
+
+def negotiated(
+    bids: Mapping[int, Array],
+    sizes: Sequence[int],
+    quota: Mapping[int, Array],
+    taken: Bool[np.ndarray, " n"],
+    run: int = 1,
+) -> dict[int, UInt8[np.ndarray, " b"]]:
+    """What `negotiate` finds, as bits; simulated devices of one cluster ask the same, and it is worked out once.
+
+    Args:
+        bids, sizes, quota, taken: as there.
+        run: neighbouring entries that each position stands for.
+
+    Returns:
+        Packed masks, which nobody may write to. {id: [ceil(sum d r / 8)]}
+    """
+    asked = blake2b(repr((sorted(bids), tuple(sizes), run)).encode(), digest_size=16)
+    for k in sorted(bids):
+        asked.update(bids[k].astype(np.uint8).tobytes() + np.asarray(quota[k]).astype(np.int64).tobytes())
+    asked.update(taken.tobytes())
+    key = asked.digest()
+    found = {k: mask for k in bids if (mask := _AGREED.get((key, k))) is not None}
+    if len(found) == len(bids):
+        return found
+    for k, mask in negotiate(bids, sizes, quota, taken).items():
+        found[k] = _AGREED[key, k] = np.packbits(np.repeat(mask, run))
+        found[k].flags.writeable = False
+    return found
 
 
 def _worth(levels: Array, device: int) -> Float[np.ndarray, " n"]:

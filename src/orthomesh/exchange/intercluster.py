@@ -8,8 +8,8 @@ again in the next round in which clusters exchange, so that losses delay and do 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from itertools import combinations
 
 from ..types import Edge, Phase
 
@@ -134,19 +134,15 @@ def gateways(
     >>> gateways([(0, 1), (2,)], {(0, 2): 0.3, (2, 0): 0.3, (1, 2): 0.1, (2, 1): 0.2}, 1.0)
     {(1, 2): 0.2}
     """
-    best: dict[Link, float] = {}
-    for a, b in combinations(range(len(clusters)), 2):
-        usable = []
-        for link in ((i, j) for i in clusters[a] for j in clusters[b]):
-            back = link[::-1]
-            if link in needed_w and back in needed_w:
-                worse_w = max(needed_w[link], needed_w[back])
-                if worse_w <= max_power_w:
-                    usable.append((worse_w, min(link, back)))
-        if usable:
-            worse_w, link = min(usable)
-            best[link] = worse_w
-    return best
+    home, best = _homes(clusters), dict[Link, tuple[float, Link]]()
+    for (i, j), power_w in needed_w.items():
+        if i > j or home.get(i) == home.get(j) or not {i, j} <= home.keys() or (j, i) not in needed_w:
+            continue
+        worse_w = max(power_w, needed_w[j, i])
+        if worse_w <= max_power_w:
+            sides = min(home[i], home[j]), max(home[i], home[j])
+            best[sides] = min(best.get(sides, (math.inf, (i, j))), (worse_w, (i, j)))
+    return {link: worse_w for worse_w, link in best.values()}
 
 
 def _homes(clusters: Sequence[Sequence[int]]) -> dict[int, int]:

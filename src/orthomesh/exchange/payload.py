@@ -8,22 +8,27 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from hashlib import blake2b
+from types import MappingProxyType
 from typing import NamedTuple
-from weakref import WeakValueDictionary
+from weakref import WeakValueDictionary, finalize
 
 import numpy as np
 import zstandard
 
-from ..types import COLUMNS, Array, Column
+from ..types import COLUMNS, Array, Arrays, Column
 
 MAGIC = b"OM1"
 DTYPES = ("uint8", "uint16", "uint32", "uint64", "int32", "int64", "float16", "float32", "float64")
 MAX_BYTES = 1 << 32
 MAX_SECTIONS = 4096
 _PIECE = 1 << 18
-_READ: WeakValueDictionary[tuple[bytes, int], Array] = WeakValueDictionary()
-"""Sections that somebody in this process still holds, by frame and offset: what one sender broadcasts is unpacked and
-kept once, however many simulated devices receive it. The arrays cannot be written to."""
+_READ: WeakValueDictionary[bytes, Array] = WeakValueDictionary()
+"""Arrays that somebody in this process still holds, by digest of the section they came in: what a sender has told is
+unpacked and kept once, however many simulated devices receive it and pass it on. They cannot be written to."""
+_STORED: dict[int, tuple[bool, bytes]] = {}
+"""Of the same arrays, by `id`, what they were unpacked from and whether it was compressed: passed on, it is not packed
+again. An entry ends with its array."""
 _HEAD = struct.Struct("<3sH")
 _SECTION = struct.Struct("<BBBBBQ")  # column, dtype, compressed, dimensions, length of name, stored bytes
 
@@ -34,6 +39,12 @@ class Section(NamedTuple):
     column: Column
     name: str
     array: Array
+
+
+class Payload(bytes):
+    """Framed bytes, with what they hold once somebody in this process has read them."""
+
+    arrays: Arrays | None = None
 
 
 class Frame(NamedTuple):
@@ -63,7 +74,7 @@ def encode(sections: Sequence[Section]) -> Frame:
         part = _encode_section(section)
         parts.append(part)
         columns[section.column] = columns.get(section.column, 0) + len(part)
-    return Frame(b"".join(parts), columns)
+    return Frame(Payload(b"".join(parts)), columns)
 
 
 def _encode_section(section: Section) -> bytes:
@@ -73,13 +84,11 @@ def _encode_section(section: Section) -> bytes:
     name = section.name.encode()
     if len(name) > 255:
         raise ValueError(f"the name of a section takes at most 255 bytes, {section.name[:40]!r}... takes {len(name)}")
-    raw = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<")).tobytes()
-    packed = zstandard.compress(raw)
-    small = packed if len(packed) < len(raw) else raw
+    compressed, small = _STORED.get(id(array)) or _packed(array)
     head = _SECTION.pack(
         COLUMNS.index(section.column),
         DTYPES.index(array.dtype.name),
-        small is packed,
+        compressed,
         array.ndim,
         len(name),
         len(small),
@@ -87,7 +96,13 @@ def _encode_section(section: Section) -> bytes:
     return head + name + struct.pack(f"<{array.ndim}Q", *array.shape) + small
 
 
-def decode(payload: bytes, max_bytes: int = MAX_BYTES) -> dict[str, Array]:
+def _packed(array: Array) -> tuple[bool, bytes]:
+    raw = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<")).tobytes()
+    packed = zstandard.compress(raw)
+    return (True, packed) if len(packed) < len(raw) else (False, raw)
+
+
+def decode(payload: bytes, max_bytes: int = MAX_BYTES) -> Arrays:
     """Arrays of a frame by name, checked at every step.
 
     Args:
@@ -101,6 +116,9 @@ def decode(payload: bytes, max_bytes: int = MAX_BYTES) -> dict[str, Array]:
         ValueError: not a frame, truncated, unknown type, size that does not fit its shape, over the limit,
             a name twice, bytes left over.
     """
+    known = payload.arrays if isinstance(payload, Payload) else None
+    if known is not None and sum(a.nbytes for a in known.values()) <= max_bytes:
+        return known
     if len(payload) < _HEAD.size:
         raise ValueError(f"a frame has at least {_HEAD.size} bytes, this one {len(payload)}")
     magic, count = _HEAD.unpack_from(payload)
@@ -116,7 +134,10 @@ def decode(payload: bytes, max_bytes: int = MAX_BYTES) -> dict[str, Array]:
         room -= array.nbytes
     if offset != len(payload):
         raise ValueError(f"{len(payload) - offset} bytes follow the last section")
-    return arrays
+    found = MappingProxyType(arrays)
+    if isinstance(payload, Payload):
+        payload.arrays = found
+    return found
 
 
 def _decode_section(payload: bytes, offset: int, room: int) -> tuple[str, Array, int]:
@@ -139,14 +160,19 @@ def _decode_section(payload: bytes, offset: int, room: int) -> tuple[str, Array,
         size *= side
     if size > room:
         raise ValueError(f"section {name!r} of shape {shape} exceeds the {room} bytes left to this frame")
-    array = _READ.get((payload, offset))
+    held = payload[body : body + stored]
+    seen = blake2b(struct.pack(f"<BBB{ndim}Q", kind, compressed, ndim, *shape), digest_size=16)
+    seen.update(held)
+    key = seen.digest()
+    array = _READ.get(key)
     if array is None:
-        raw = payload[body : body + stored]
-        if compressed:
-            raw = _expand(raw, size, name)
+        raw = _expand(held, size, name) if compressed else held
         if len(raw) != size:
             raise ValueError(f"section {name!r} holds {len(raw)} bytes, its shape {shape} needs {size}")
-        array = _READ[payload, offset] = np.frombuffer(raw, dtype=dtype).reshape(shape)
+        array = _READ[key] = np.frombuffer(raw, dtype=dtype).reshape(shape)
+        if len(held) <= size:
+            _STORED[id(array)] = bool(compressed), held
+            finalize(array, _STORED.pop, id(array), None).atexit = False
     return name, array, body + stored
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -129,3 +130,75 @@ def get(bank: Arrays, place: str) -> dict[str, Array]:
 def places(bank: Arrays, kind: str) -> tuple[int, ...]:
     """Ids of the places of a kind, `cluster` or `member`, ascending."""
     return tuple(sorted({int(name.split("/")[1]) for name in bank if name.startswith(f"{kind}/")}))
+
+
+def each(bank: Arrays, kind: str = "") -> dict[int, dict[str, Array]]:
+    """What `get` finds at every place of a kind, by id, in one pass; without a kind names begin with the id.
+
+    >>> each({"3/values": np.ones(1), "3/seed": np.ones(1), "1/seed": np.ones(1)}).keys()
+    dict_keys([1, 3])
+    """
+    prefix = f"{kind}/" if kind else ""
+    found = dict[str, dict[str, Array]]()
+    for name, array in bank.items():
+        if name.startswith(prefix):
+            place, _, part = name.removeprefix(prefix).partition("/")
+            found.setdefault(place, {})[part] = array
+    return {k: found[str(k)] for k in sorted(map(int, found))}
+
+
+def put_each(bank: Arrays, kind: str, places: Mapping[int, Mapping[str, Array]]) -> dict[str, Array]:
+    """A bank whose places of a kind are these."""
+    kept = {name: a for name, a in bank.items() if not name.startswith(f"{kind}/")}
+    return {**kept, **{_name(kind, k, part): a for k, parts in places.items() for part, a in parts.items()}}
+
+
+def keep_records(bank: Arrays, news: Mapping[int, Mapping[str, Array]]) -> dict[str, Array]:
+    """A bank with records of clusters that have arrived, each unless it brings nothing new or half of what it needs.
+
+    A record replaces every one that has a member in common with it: a cluster that has grown may go by another id.
+    Without what is told once, it goes with what is known of the same members.
+
+    Args:
+        bank: what the device has; its records have no member in common.
+        news: parts of each record, by the id of its cluster.
+
+    Returns:
+        The bank; arrays are not copied.
+    """
+    kept = dict(bank)
+    heads = [name for name in bank if name.startswith("cluster/") and name.endswith("/members")]
+    home = {m: int(name.split("/")[1]) for name in heads for m in bank[name].tolist()}
+    for cluster, told in sorted(news.items()):
+        members = told["members"].tolist()
+        shared = {k: record_at(kept, k) for k in sorted({home[m] for m in members if m in home})}
+        if not told.keys() >= PARTS.keys():
+            same = [a for a in shared.values() if a["members"].tolist() == members]
+            if not same:
+                continue
+            told = {**same[0], **told}
+        known = {m: v for a in shared.values() for m, v in _versions(a).items()}
+        if all(known.get(m, -1) >= v for m, v in _versions(told).items()):
+            continue
+        for k, a in shared.items():
+            for m in a["members"].tolist():
+                del home[m]
+            for part in a:
+                del kept[_name("cluster", k, part)]
+        kept.update({_name("cluster", cluster, part): told[part] for part in PARTS})
+        home.update(dict.fromkeys(members, cluster))
+    return kept
+
+
+def record_at(bank: Arrays, cluster: int) -> dict[str, Array]:
+    """The parts of a cluster's record; empty if there is none."""
+    return {part: bank[name] for part in PARTS if (name := f"cluster/{cluster}/{part}") in bank}
+
+
+def _versions(record: Arrays) -> dict[int, int]:
+    return dict(zip(record["members"].tolist(), record["versions"].tolist(), strict=True))
+
+
+def _name(kind: str, place: int, part: str) -> str:
+    """Every device of a process has the same names, so that they are kept once."""
+    return sys.intern(f"{kind}/{place}/{part}")

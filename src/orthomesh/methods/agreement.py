@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ..adapters.mask import negotiate
+from ..adapters.mask import negotiated
 from ..exchange.payload import Section, decode
-from ..experts.bank import put
+from ..experts.bank import each, put_each
 from ..types import Array, Arrays, DeviceState, Edge, Envelope, Phase, Round
 from .coding import code_bid, read_bid, wish
 from .learning import score
@@ -45,26 +45,25 @@ def agree(device: DeviceState, inbox: Sequence[Envelope], phase: Phase, t: Round
     Who was there before keeps its mask and notes who has come. A device that does not hear what is taken takes
     what it likes best; one that does not hear the bid of its group's first stays by itself.
     """
-    mine = [e for e in phase.edges if device.id in (e.src, e.dst)]
+    mine = [*phase.outgoing.get(device.id, ()), *(e.edge for e in inbox)]
     if "cluster" in device.own and not mine:
         return device
     before = set(device.own["cluster"].tolist()) if "cluster" in device.own else set()
     cluster = sorted({device.id} | before | {k for e in mine for k in e.carries})
-    bank = dict(device.bank)
+    members = each(device.bank, "member")
     for k in {k for e, _, _ in inbox if e.src in e.carries for k in e.carries} - {device.id}:
-        bank = put(bank, f"member/{k}", {})  # whoever bids starts afresh
-    own, masks = device.own, dict[int, Array]()
+        members.pop(k, None)  # whoever bids starts afresh
+    own, bank = device.own, put_each(device.bank, "member", members)
     if c.masks == "negotiated":
         own, masks = _negotiated(DeviceState(id=device.id, own=own, bank=bank), inbox, mine, t, c)
-    for k, mask in masks.items():
-        bank = put(bank, f"member/{k}", {"mask": np.packbits(mask)})
+        bank = put_each(bank, "member", {**members, **{k: {"mask": mask} for k, mask in masks.items()}})
     return DeviceState(id=device.id, own={**own, "cluster": np.array(cluster, dtype=np.uint32)}, bank=bank)
 
 
 def _negotiated(
     device: DeviceState, inbox: Sequence[Envelope], mine: Sequence[Edge], t: Round, c: SparseOrthogonal
 ) -> tuple[Arrays, dict[int, Array]]:
-    """The device's parts under its mask, and the masks of those whose bids it has heard, by id."""
+    """The device's parts under its mask, and the masks of those whose bids it has heard, by id, as bits."""
     own, (sizes, quota) = device.own, every_run(*shape(device.own), c.run)
     num = own["B"].size // c.run
     heard = {e.src: decode(payload) for e, payload, _ in inbox if payload is not None}
@@ -84,8 +83,7 @@ def _negotiated(
         units[unit[0]] = unit
         told = {k: unpack(parts["taken"], num) for k, parts in heard.items() if "taken" in parts}
         closed = np.logical_or.reduce([np.zeros(num, dtype=bool), *told.values()])
-    agreed = negotiate(bids, sizes, owed, closed) if bids else {}
-    masks = {k: np.repeat(mask, c.run) for k, mask in agreed.items()}
+    masks = negotiated(bids, sizes, owed, closed, c.run) if bids else {}
     by_device = {k: masks[first] for first, unit in units.items() for k in unit}
     if "mask" not in own:
         own = under_mask(_shared(own, unit, heard.get(unit[0])), by_device.pop(device.id), t)

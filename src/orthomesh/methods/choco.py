@@ -90,7 +90,7 @@ def plan(facts: Mapping[int, Facts], t: Round, c: GossipLora, setup: Setup) -> P
 
 def send(device: DeviceState, phase: Phase, t: Round, c: Choco) -> tuple[Message, ...]:
     """The largest entries of how far the device is from its copy; or the copy itself, as it is."""
-    dsts = tuple(e.dst for e in phase.edges if e.src == device.id)
+    dsts = tuple(e.dst for e in phase.outgoing.get(device.id, ()))
     if not dsts:
         return ()
     own = device.own

@@ -21,7 +21,7 @@ from ..topology.clustering_instance import Instance
 from ..types import Array, Edge, Facts, Forming, Phase
 from ..wireless.access import turn_radio
 from ..wireless.link import Radio, max_power_w
-from ..wireless.power import broadcast_power_w, required_power_w, unicast_powers_w
+from ..wireless.power import broadcast_power_w, pair_powers_w, required_power_w, unicast_powers_w
 
 Members = tuple[int, ...]
 NEVER = 2**32 - 1
@@ -110,15 +110,21 @@ def _instance(facts: Mapping[int, Facts], units: list[Members], limits: Limits) 
 
     densities = np.stack([facts[unit[0]].public["density"] for unit in units]).astype(np.float64)
     rows = (agreed if limits.negotiated else expected)(densities, limits.sizes)
-    pairs = [(a, b) for a in range(len(units)) for b in range(a + 1, len(units))]
-    power = np.array([power_w(facts, everybody(pair), limits) for pair in pairs])
+    pairs = np.stack(np.triu_indices(len(units), 1), axis=1)
+    if limits.cast == "broadcast" and all(len(unit) == 1 for unit in units):
+        radio = limits.radio if limits.radio.access == "dedicated" else turn_radio(limits.radio, 2)
+        alone = {unit[0]: facts[unit[0]] for unit in units}
+        both = pair_powers_w([f.payload_bits for f in alone.values()], _gains(alone), radio)
+        power = np.maximum(both, both.T)[pairs[:, 0], pairs[:, 1]]
+    else:
+        power = np.array([power_w(facts, everybody((a, b)), limits) for a, b in pairs.tolist()])
     works = power <= limit_w
     return Instance(
         leaves=rows.leaves,
         join=rows.join,
         rate=rows.rate,
         max_rate=limits.max_collision,
-        pairs=np.array(pairs, dtype=np.int64).reshape(-1, 2)[works],
+        pairs=pairs[works],
         power=power[works],
         size=densities @ (np.asarray(limits.sizes) / sum(limits.sizes)),
         further=needed_w if limits.cast == "unicast" else None,
@@ -186,6 +192,11 @@ def _needed_w(device: Facts, members: Members, limits: Limits) -> float:
     return sum(unicast_powers_w(device.payload_bits, gains, radio))
 
 
+def _gains(facts: Mapping[int, Facts]) -> Array:
+    """Gain from each device to each, in their order; infinite where nothing is known to limit the link. [M M]"""
+    return np.array([[f.gains.get(j, math.inf) for j in facts] for f in facts.values()]).reshape(len(facts), len(facts))
+
+
 def agreement(clusters: Iterable[Members], units: Iterable[Members]) -> Phase:
     """The phase in which whoever is new in a cluster finds its mask.
 
@@ -209,13 +220,9 @@ def between(facts: Mapping[int, Facts], clusters: tuple[Members, ...], limits: L
     also serves the last hop.
     """
     bits = sum(f.payload_bits for f in facts.values())
-    needed = {
-        (i, j): broadcast_power_w(bits, [facts[i].gains.get(j, math.inf)], limits.radio)
-        for i in facts
-        for j in facts
-        if i != j
-    }
-    limit_w = max_power_w(limits.radio)
+    ids, limit_w = list(facts), max_power_w(limits.radio)
+    power = pair_powers_w([bits] * len(ids), _gains(facts), limits.radio)
+    needed = {(ids[a], ids[b]): float(power[a, b]) for a, b in np.argwhere(power <= limit_w).tolist() if a != b}
     phases = relays(clusters, needed, limit_w)
     return overheard(phases, clusters, needed, limit_w) if limits.overhear else phases
 
@@ -244,7 +251,7 @@ def exchange_phases(
         its receiver lacks the masks and task codes of what comes, or has those of an earlier life. It is `masked`
         where both found the same masks from the bids.
     """
-    have = {k: {int(m): int(v) for m, v in f.public["have"]} for k, f in facts.items()}
+    have = {k: dict(f.public["have"].tolist()) for k, f in facts.items()}
     masked = {k: int(f.public.get("masked", NEVER)) for k, f in facts.items()}
 
     def lacks(device: int, members: Members) -> bool:

@@ -111,7 +111,7 @@ def merge(device: DeviceState, inbox: Sequence[Envelope], phase: Phase, t: Round
     own = device.own
     num_a, size = own["A"].size, flat(own).size
     if phase.name == "up":
-        if not any(e.dst == device.id for e in phase.edges):
+        if not inbox:
             return device
         got = {e.edge.src: opened(decode(e.payload), size, e.edge.src) for e in inbox if e.payload is not None}
         got[device.id] = opened(_packed(_change(own), c.up, own, c), size, device.id)

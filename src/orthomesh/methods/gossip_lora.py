@@ -22,7 +22,7 @@ from ..exchange.payload import Frame, Section, decode, encode
 from ..rng import key, stream
 from ..topology.overlay import Scene, Topology, overlay
 from ..types import (
-    Array,
+    Arrays,
     Bank,
     DeviceState,
     Envelope,
@@ -140,7 +140,7 @@ def _weights(t: Round, usable: frozenset[tuple[int, int]], c: GossipLora, setup:
 
 def send(device: DeviceState, phase: Phase, t: Round, names: Sequence[str] = "AB") -> tuple[Message, ...]:
     """The named parts in 16 bit, to all who need it at once; or what is passed on for another."""
-    mine = [e for e in phase.edges if e.src == device.id]
+    mine = phase.outgoing.get(device.id, ())
     dsts = tuple(e.dst for e in mine)
     if not dsts:
         return ()
@@ -164,7 +164,7 @@ def merge(
     return replace(device, own={**device.own, **mixed})
 
 
-def received(inbox: Sequence[Envelope], names: Sequence[str] = "AB") -> dict[int, tuple[float, dict[str, Array]]]:
+def received(inbox: Sequence[Envelope], names: Sequence[str] = "AB") -> dict[int, tuple[float, Arrays]]:
     """Weight and named parts of every neighbour that arrived, by id.
 
     Raises:

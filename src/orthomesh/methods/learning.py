@@ -47,7 +47,7 @@ def fit(device: DeviceState, t: Round, c: SparseOrthogonal, setup: Setup) -> tup
         if c.masks == "negotiated":
             return replace(device, own=own), learnt  # the mask waits for the cluster's bids
         mask = top_mask(by_run(score(own, device.id, c), c.run), *every_run(*shape(own), c.run))
-        own = under_mask(own, np.repeat(mask, c.run), t)
+        own = under_mask(own, np.packbits(np.repeat(mask, c.run)), t)
         if warmup == steps:
             return replace(device, own=own), learnt
     own, rest = _train(own, device.id, t, range(warmup, steps), c, setup)

@@ -191,7 +191,7 @@ def plan(facts: Mapping[int, Facts], t: Round, c: Lori, setup: Setup) -> Plan:
 
 def send(device: DeviceState, phase: Phase, t: Round) -> tuple[Message, ...]:
     """Active values in 16 bit to all neighbours at once; seed and mask too if one of them lacks those."""
-    mine = [e for e in phase.edges if e.src == device.id]
+    mine = phase.outgoing.get(device.id, ())
     if not mine:
         return ()
     own = device.own

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..adapters.mask import merged
 from ..exchange.union import Rule, join, support
-from ..experts.bank import PARTS, ClusterRecord, get, places, put
+from ..experts.bank import ClusterRecord, each
 from ..types import Array, Arrays, DeviceState, Round
 
 STATICS = ("mask", "code", "sketch", "seed")
@@ -72,16 +72,17 @@ def fixed_bits(num_expansion: int, num_told: int) -> int:
     return num_expansion + 16 * num_told + 2048
 
 
-def under_mask(own: Arrays, mask: Array, t: Round) -> dict[str, Array]:
-    """The device's parts once its mask is known: B off the mask is zero, moments are kept for active entries.
+def under_mask(own: Arrays, bits: Array, t: Round) -> dict[str, Array]:
+    """The device's parts once its mask is known, as bits: B off it is zero, moments are kept for active entries.
 
     `quota` becomes what each matrix has got out of its group's.
     """
+    mask = unpack(bits, own["B"].size)
     moments = {name: a[mask] if a.shape == mask.shape else a for name, a in own.items() if name.startswith("moment/")}
     ends = np.cumsum(own["sizes"].astype(np.int64))
     held = {
         "B": np.where(mask, own["B"], np.float32(0)),
-        "mask": np.packbits(mask),
+        "mask": bits,
         "masked": np.array(t.index, dtype=np.uint32),
         "quota": np.add.reduceat(mask.astype(np.int64), ends - own["sizes"]).astype(np.uint32),
     }
@@ -117,18 +118,18 @@ def holds(device: DeviceState) -> Array:
     A version is the number of the round in which the values were sent; 0 before the first time.
     """
     bank = device.bank
-    versions = {k: int(a["version"]) for k in places(bank, "member") if "version" in (a := get(bank, f"member/{k}"))}
-    for k in places(bank, "cluster"):
-        record = get(bank, f"cluster/{k}")
-        versions |= {int(m): int(v) for m, v in zip(record["members"], record["versions"], strict=True)}
+    versions = {k: int(a["version"]) for k, a in each(bank, "member").items() if "version" in a}
+    for record in each(bank, "cluster").values():
+        versions.update(zip(record["members"].tolist(), record["versions"].tolist(), strict=True))
     versions[device.id] = int(device.own.get("version", 0))
     return np.array(sorted(versions.items()), dtype=np.uint32)
 
 
 def taken(device: DeviceState, members: Iterable[int]) -> Array:
     """Positions held by those of the members whose masks the device knows, itself included. [sum d r], bool"""
-    known = {k: get(device.bank, f"member/{k}") for k in members} | {device.id: device.own}
-    return support({k: unpack(a["mask"], device.own["B"].size) for k, a in known.items() if "mask" in a})
+    known = {**each(device.bank, "member"), device.id: device.own}
+    told = {k: known[k]["mask"] for k in {*members, device.id} if "mask" in known.get(k, {})}
+    return support({k: unpack(mask, device.own["B"].size) for k, mask in told.items()})
 
 
 def agreed(device: DeviceState) -> Array:
@@ -136,7 +137,7 @@ def agreed(device: DeviceState) -> Array:
 
     Who come to the same need not tell each other theirs.
     """
-    masks = {k: get(device.bank, f"member/{k}").get("mask") for k in places(device.bank, "member")}
+    masks = {k: a.get("mask") for k, a in each(device.bank, "member").items()}
     told = hashlib.sha256()
     for k, mask in sorted({**masks, device.id: device.own["mask"]}.items()):
         told.update(k.to_bytes(4, "little") + (b"" if mask is None else mask.tobytes()))
@@ -165,8 +166,7 @@ def cluster_record(device: DeviceState, rule: Rule) -> ClusterRecord:
     A device stands in its own record with what it last sent, so that all members hold the same record.
     """
     own, size = device.own, device.own["B"].size
-    known = {k: get(device.bank, f"member/{k}") for k in places(device.bank, "member")}
-    members = {k: a for k, a in known.items() if "values" in a}
+    members = {k: a for k, a in each(device.bank, "member").items() if "values" in a}
     me = {**{n: own[n] for n in STATICS}, "values": own.get("sent", values(own))}
     members[device.id] = {**me, "version": own.get("version", np.array(0, dtype=np.uint32))}
     ids = tuple(sorted(members))
@@ -184,25 +184,3 @@ def cluster_record(device: DeviceState, rule: Rule) -> ClusterRecord:
         codes=np.stack([members[k]["code"] for k in ids]).astype(np.float32),
         sketches=np.stack([members[k]["sketch"] for k in ids]),
     )
-
-
-def keep_record(bank: Arrays, cluster: int, news: Arrays) -> dict[str, Array]:
-    """A bank with a cluster's record that has arrived, unless it brings nothing new or only half of what it needs.
-
-    It replaces every record that has a member in common with it: a cluster that has grown may go by another id.
-    Without what is told once, it goes with what is known of the same members.
-    """
-    held = {k: get(bank, f"cluster/{k}") for k in places(bank, "cluster")}
-    shared = {k: a for k, a in held.items() if np.isin(a["members"], news["members"]).any()}
-    if not news.keys() >= PARTS.keys():
-        same = [a for a in shared.values() if np.array_equal(a["members"], news["members"])]
-        if not same:
-            return dict(bank)
-        news = {**same[0], **news}
-    versions = {int(m): int(v) for a in shared.values() for m, v in zip(a["members"], a["versions"], strict=True)}
-    if all(versions.get(int(m), -1) >= v for m, v in zip(news["members"], news["versions"], strict=True)):
-        return dict(bank)
-    kept = dict(bank)
-    for k in shared:
-        kept = put(kept, f"cluster/{k}", {})
-    return put(kept, f"cluster/{cluster}", news)

@@ -185,7 +185,7 @@ def hand_in(device: DeviceState, phase: Phase, t: Round, setup: Setup) -> tuple[
     """The ranks of the sketch, or the server's factors."""
     from ..models.base import load_base
 
-    if phase.name != "up" or not any(e.src == device.id for e in phase.edges):
+    if phase.name != "up" or device.id not in phase.outgoing:
         return send(device, phase, {})
     layout = load_base(setup.model).layout
     held = sketch(split(float(device.own["share"]))[1], device.id, t, layout.rank)
@@ -201,7 +201,7 @@ def merge(device: DeviceState, inbox: Sequence[Envelope], phase: Phase, t: Round
 
     own, layout = device.own, load_base(setup.model).layout
     if phase.name == "up":
-        if not any(e.dst == device.id for e in phase.edges):
+        if not inbox:
             return device
         got: dict[int, tuple[float, Arrays]] = {}
         for edge, payload, _ in inbox:
@@ -214,5 +214,5 @@ def merge(device: DeviceState, inbox: Sequence[Envelope], phase: Phase, t: Round
         return serve(device, halves(stepped(begun, got, setup.num_devices), "AB"))
     device, news = told(device, inbox)
     found = {name: a.astype(np.float32) for name, a in news.items()}
-    nexts = [e.weight for e in phase.edges if e.dst == device.id and news]
+    nexts = [e.edge.weight for e in inbox if news]
     return replace(device, own={**own, **found, "share": np.array(nexts[0] if nexts else float(own["share"]))})

@@ -106,12 +106,12 @@ def send(
     device: DeviceState, phase: Phase, mine: Arrays, columns: Mapping[str, Column] | None = None
 ) -> tuple[Message, ...]:
     """`up`: what is the device's own; `down`: what the server has put by with `serve`."""
-    dsts = tuple(e.dst for e in phase.edges if e.src == device.id)
+    dsts = tuple(e.dst for e in phase.outgoing.get(device.id, ()))
     parts = mine if phase.name == "up" else get(device.bank, "served")
     return (frame(device.id, dsts, parts, columns),) if dsts and parts else ()
 
 
-def collect(device: DeviceState, inbox: Sequence[Envelope], like: Arrays) -> dict[int, dict[str, Array]]:
+def collect(device: DeviceState, inbox: Sequence[Envelope], like: Arrays) -> dict[int, Arrays]:
     """What the server has of everybody by id; nothing on other devices.
 
     Args:

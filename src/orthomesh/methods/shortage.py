@@ -57,8 +57,8 @@ def with_room(phase: Phase, facts: Mapping[int, Facts], radio: Radio) -> Phase:
     """
     turn = turns(phase.edges, np.zeros((0, 0)), radio)
     room: dict[int, float] = {}
-    for i in sorted({e.src for e in phase.edges}):
-        heard = [facts[i].gains.get(e.dst, math.inf) for e in phase.edges if e.src == i]
+    for i, mine in sorted(phase.outgoing.items()):
+        heard = [facts[i].gains.get(e.dst, math.inf) for e in mine]
         least = WORTH * facts[i].payload_bits
         near = [h for h in heard if h == math.inf or payload_limit_bits([h], radio, "broadcast") >= least]
         known = [h for h in near if h < math.inf]
@@ -69,7 +69,7 @@ def with_room(phase: Phase, facts: Mapping[int, Facts], radio: Radio) -> Phase:
 
 def room_of(device: int, phase: Phase, told_once_bits: int) -> float:
     """Bits that are left for a device's values in a phase, after heads and what is told once where it is lacking."""
-    mine = [e for e in phase.edges if e.src == device]
+    mine = phase.outgoing.get(device, ())
     besides = BESIDES_BITS + (told_once_bits if any(e.fresh for e in mine) else 0)
     return max(0.0, min((e.room_bits for e in mine), default=math.inf) - besides)
 

@@ -211,7 +211,7 @@ def hand_in(device: DeviceState, phase: Phase, t: Round, setup: Setup) -> tuple[
     """As many ranks as the control allows, or the server's."""
     from ..models.base import load_base
 
-    layout, mine = load_base(setup.model).layout, [e for e in phase.edges if e.src == device.id]
+    layout, mine = load_base(setup.model).layout, phase.outgoing.get(device.id, ())
     if phase.name != "up" or not mine:
         return send(device, phase, {}, {"ranks": "mask"})
     bits = largest_bits(device.own, "AB") / layout.rank
@@ -226,7 +226,7 @@ def merge(device: DeviceState, inbox: Sequence[Envelope], phase: Phase, t: Round
 
     layout = load_base(setup.model).layout
     if phase.name == "up":
-        if not any(e.dst == device.id for e in phase.edges):
+        if not inbox:
             return device
         got = {e.edge.src: decode(e.payload) for e in inbox if e.payload is not None}
         held: dict[int, tuple[Arrays, Array]] = {k: opened(parts, layout, k) for k, parts in got.items()}

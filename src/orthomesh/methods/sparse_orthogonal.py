@@ -21,7 +21,7 @@ from ..adapters.refinement import Refinement, refine
 from ..config import STRICT
 from ..exchange.quantise import Precision
 from ..exchange.union import Rule
-from ..experts.bank import ClusterRecord, get, places, read
+from ..experts.bank import ClusterRecord, each, read
 from ..experts.sketch import unpack
 from ..planning.problem import Solver
 from ..types import Bank, DeviceState, Expert, Method
@@ -195,7 +195,7 @@ def bank(device: DeviceState, c: SparseOrthogonal, setup: Setup) -> Bank:
     if "mask" not in device.own:
         return Bank(experts=())
     base, sizes = load_base(setup.model), device.own["sizes"]
-    records = [read_record(get(device.bank, f"cluster/{k}"), sizes, c) for k in places(device.bank, "cluster")]
+    records = [read_record(parts, sizes, c) for parts in each(device.bank, "cluster").values()]
     records.append(cluster_record(device, c.aggregation))  # last: of its own cluster it knows most
     rows = {k: (record, n) for record in records for n, k in enumerate(record.members)}
     alike: dict[int, list[int]] = {}

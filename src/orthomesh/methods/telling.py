@@ -11,14 +11,14 @@ from ..adapters.mask import BITS, merged, spans
 from ..exchange.intercluster import is_due
 from ..exchange.payload import Section, decode, encode
 from ..exchange.quantise import tell, tell_change
-from ..experts.bank import get, put
+from ..experts.bank import each, get, keep_records, put_each, record_at
 from ..types import Array, Arrays, Column, DeviceState, Edge, Envelope, Facts, Forming, Message, Phase, Plan, Round
 from ..wireless.link import max_power_w
 from .agreement import agree, offer
 from .clusters import Limits, agreement, arrange, exchange_phases, power_w, talk
 from .coding import coded, is_coarse, opened, payload_bits, record
 from .detours import detours
-from .parts import STATICS, agreed, change, fixed_bits, holds, keep_record, member_parts, shape, unpack, values
+from .parts import STATICS, agreed, change, fixed_bits, holds, member_parts, shape, unpack, values
 from .pooling import averaged, groups
 from .setup import Setup
 from .shortage import CHARGED, room_of, telling, whole, with_room
@@ -133,7 +133,7 @@ def plan(facts: Mapping[int, Facts], t: Round, c: SparseOrthogonal, setup: Setup
 
 def _version(device: Facts) -> int:
     """Version of the values a device sent last."""
-    return next(int(version) for k, version in device.public["have"] if int(k) == device.id)
+    return int(dict(device.public["have"].tolist())[device.id])
 
 
 def travels(changed: float, t: Round, c: SparseOrthogonal) -> bool:
@@ -145,7 +145,7 @@ def travels(changed: float, t: Round, c: SparseOrthogonal) -> bool:
 
 def send(device: DeviceState, phase: Phase, t: Round, c: SparseOrthogonal) -> tuple[Message, ...]:
     """Bids for positions, own values, or the records of clusters; what is told once travels where it is lacking."""
-    mine = [e for e in phase.edges if e.src == device.id]
+    mine = phase.outgoing.get(device.id, ())
     messages = []
     for carries in sorted({e.carries for e in mine}):
         edges = [e for e in mine if e.carries == carries]
@@ -194,9 +194,7 @@ def _records(device: DeviceState, carries: tuple[int, ...], fresh: bool, c: Spar
     """Records of the clusters named, as far as the device has them; without what is told once if all know it."""
     sections = []
     for cluster in carries:
-        parts: Arrays = get(device.bank, f"cluster/{cluster}")
-        if cluster in device.own["cluster"]:
-            parts = record(device, c)
+        parts: Arrays = record(device, c) if cluster in device.own["cluster"] else record_at(device.bank, cluster)
         for name, array in parts.items():
             if fresh or name in ("values", "members", "versions"):
                 sections.append(Section(COLUMN_OF[name], f"{cluster}/{name}", array))
@@ -207,17 +205,15 @@ def merge(device: DeviceState, inbox: Sequence[Envelope], phase: Phase, t: Round
     """Find the mask from all bids, keep what members sent, keep the records of other clusters."""
     if phase.name == "masks":
         return agree(device, inbox, phase, t, c)
-    bank = dict(device.bank)
-    for src, parts in ((e.src, decode(payload)) for e, payload, _ in inbox if payload is not None):
-        if phase.name == "intra":
-            bank = _with_member(bank, src, parts, device.own, c)
-            continue
-        if phase.name == "detour":
-            for member in sorted({int(name.split("/")[0]) for name in parts}):
-                bank = _with_member(bank, member, get(parts, str(member)), device.own, c)
-            continue
-        for cluster in sorted({int(name.split("/")[0]) for name in parts}):
-            bank = keep_record(bank, cluster, get(parts, str(cluster)))
+    heard = [(e.src, decode(payload)) for e, payload, _ in inbox if payload is not None]
+    bank = device.bank
+    if phase.name == "intra":
+        bank = _with_members(bank, heard, device.own, c)
+    elif phase.name == "detour":
+        bank = _with_members(bank, [told for _, parts in heard for told in each(parts).items()], device.own, c)
+    else:
+        for _, parts in heard:
+            bank = keep_records(bank, each(parts))
     after = replace(device, bank=bank)
     if phase.name == "intra":
         after = replace(after, own=_marked(device, phase, t, c)[0])
@@ -225,16 +221,21 @@ def merge(device: DeviceState, inbox: Sequence[Envelope], phase: Phase, t: Round
     return after
 
 
-def _with_member(bank: Arrays, member: int, parts: Arrays, own: Arrays, c: SparseOrthogonal) -> dict[str, Array]:
-    """A bank with what a member has told."""
-    held, size = get(bank, f"member/{member}"), own["B"].size
-    parts = opened(member, parts, held, own["sizes"], c)
-    return put(bank, f"member/{member}", member_parts(member, held, whole(member, parts, held, size), size))
+def _with_members(bank: Arrays, told: Sequence[tuple[int, Arrays]], own: Arrays, c: SparseOrthogonal) -> Arrays:
+    """A bank with what members have told."""
+    if not told:
+        return bank
+    held, size = each(bank, "member"), own["B"].size
+    for member, parts in told:
+        known = held.get(member, {})
+        news = opened(member, parts, known, own["sizes"], c)
+        held[member] = member_parts(member, known, whole(member, news, known, size), size)
+    return put_each(bank, "member", held)
 
 
 def _marked(device: DeviceState, phase: Phase, t: Round, c: SparseOrthogonal) -> tuple[Arrays, Arrays]:
     """The device's parts with what it sends this round noted as sent, and what goes out of it if that is new."""
-    own, mine = device.own, [e for e in phase.edges if e.src == device.id]
+    own, mine = device.own, phase.outgoing.get(device.id, ())
     if not travels(change(own, t, c.masks == "negotiated"), t, c):
         if mine and "base" in own and not _codes_alike(own["sent"], c):
             return {**own, "base": NOBODY}, {}  # who is told it again reads something else than the others

@@ -32,6 +32,7 @@ class Parts:
         self.free = list(range(self.num_items))[::-1]
         self._without: dict[int, Array] = {}
         self._rate_without: dict[int, Array] = {}
+        self._options: dict[int, tuple[Array, Array]] = {}  # of items that were asked about since the last change
         self._asked: dict[Members, bool] = {}
 
     def clusters(self) -> tuple[Members, ...]:
@@ -93,14 +94,21 @@ class Parts:
 
     def options(self, item: int, but: Collection[int] = ()) -> tuple[Array, Array]:
         """Clusters an item could join now, and the rates they would have, on the grid."""
+        if item not in self._options:
+            self._options[item] = self._find(item)
+        labels, rates = self._options[item]
+        if but and len(labels):
+            kept = [c not in but for c in labels.tolist()]
+            return labels[kept], rates[kept]
+        return labels, rates
+
+    def _find(self, item: int) -> tuple[Array, Array]:
         near = self.label[self.ids[self.starts[item] : self.starts[item + 1]]]
         near = near[near != NOWHERE]
         if not len(near):
             return near, near
         labels, known = np.unique(near, return_counts=True)
         labels = labels[known == self.count[labels]]
-        if but:
-            labels = labels[[c not in but for c in labels.tolist()]]
         rates = union_rates(self.instance, self.rows, self.num_items + labels, np.full(len(labels), item))
         fits = rates <= self.limit
         if self.instance.further is not None:
@@ -160,6 +168,7 @@ class Parts:
         self.members[label] = members
         self.count[label] = len(members)
         self.rate[label] = rate
+        self._options.clear()
         self._without.pop(label, None)
         self._rate_without.pop(label, None)
 

@@ -262,8 +262,11 @@ def _charged(message: Message, cast: Cast) -> dict[Column, int]:
 
 def _cost(spends: Sequence[tuple[int, Spend]]) -> Cost:
     """What each sender spent in all, and how long the longest of them was on."""
-    total = sum((Cost({i: spend}) for i, spend in spends), Cost())
-    return replace(total, elapsed_s=max((s.airtime_s for s in total.by_device.values()), default=0.0))
+    total: dict[int, Spend] = {}
+    for i, spend in spends:
+        total[i] = total.get(i, Spend()) + spend
+    elapsed_s = max((s.airtime_s for s in total.values()), default=0.0)
+    return Cost({i: total[i] for i in sorted(total)}, elapsed_s)
 
 
 def _check_ids(ids: Iterable[int], num_devices: int, where: str) -> None:

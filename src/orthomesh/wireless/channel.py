@@ -16,7 +16,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from ..config import STRICT
-from ..rng import normals, stream, uniforms
+from ..rng import exponentials, normals, stream, uniforms
 from ..units import from_db
 from .fading import Blocks, Kind, Law, effective, ergodic, gaussians, powers, time_correlation
 from .mobility import Region, walk
@@ -271,11 +271,8 @@ def fading(channel: Channel, seed: int, round_index: int, pairs: Pairs) -> Block
         return ergodic(law)
     weights = np.full(channel.blocks, 1.0 / channel.blocks)
     if channel.draws == "stream" and channel.fading == "rayleigh" and channel.doppler_hz is None:
-        drawn = [
-            stream(seed, "fading", round_index, int(i), int(j)).standard_exponential(channel.blocks)
-            for i, j in zip(low, high, strict=True)
-        ]
-        return Blocks(np.array(drawn).reshape(-1, channel.blocks), weights)
+        keys = [(round_index, i, j) for i, j in zip(low.tolist(), high.tolist(), strict=True)]
+        return Blocks(exponentials(seed, "fading", keys, channel.blocks), weights)
     alike = 0.0 if channel.doppler_hz is None else time_correlation(channel.doppler_hz, channel.round_s)
     return Blocks(powers(law, gaussians(seed, round_index, (low, high), channel.blocks, alike)), weights)
 

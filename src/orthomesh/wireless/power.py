@@ -51,12 +51,47 @@ def required_power_w(bits: int | float, gain: float, share: int, radio: Radio) -
     if not gain >= 0.0:
         raise ValueError(f"a power gain is >= 0, got {gain}")
     band_hz = radio.bandwidth_hz / share
+    snr = _snr(bits, band_hz, radio)
+    if gain == 0.0 or snr in (0.0, math.inf):
+        return math.inf if snr > 0.0 else 0.0
+    return from_db(radio.gap_db) * noise_w(radio, band_hz) / gain * snr
+
+
+def _snr(bits: int | float, band_hz: float, radio: Radio) -> float:
+    """Power over noise and gap at which a payload gets through, 2^eta - 1; infinite beyond the fastest code."""
     exponent = efficiency(bits, band_hz, radio)
     if bits == 0:
         return 0.0
-    if gain == 0.0 or exponent > highest_efficiency(radio):
-        return math.inf
-    return from_db(radio.gap_db) * noise_w(radio, band_hz) / gain * math.expm1(exponent * math.log(2.0))
+    return math.inf if exponent > highest_efficiency(radio) else math.expm1(exponent * math.log(2.0))
+
+
+def pair_powers_w(
+    bits: Sequence[int | float], gains: Float[np.ndarray, "M R"], radio: Radio
+) -> Float[np.ndarray, "M R"]:
+    """`required_power_w` over the whole band from each sender to each receiver, the same to the last bit.
+
+    Args:
+        bits: payload of each sender, >= 0. [M]
+        gains: linear power gain from each to each receiver, >= 0. [M R]
+        radio: the settings.
+
+    Returns:
+        W, [M R]; infinite where no power is enough, 0 for no bits.
+
+    Raises:
+        ValueError: a negative size or gain.
+
+    >>> radio = Radio(noise_dbm_per_hz=-90.0, noise_figure_db=0.0)
+    >>> pair_powers_w([2e6], np.array([[1e-5, 0.0]]), radio).round(9).tolist()
+    [[0.3, inf]]
+    """
+    if not np.all(gains >= 0.0):
+        raise ValueError("a power gain is negative or not a number; gains are >= 0")
+    snr = np.array([_snr(b, radio.bandwidth_hz, radio) for b in bits]).reshape(-1, 1)
+    heard_w = from_db(radio.gap_db) * noise_w(radio, radio.bandwidth_hz)
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        needed = heard_w / gains * snr
+    return np.where(snr == 0.0, 0.0, np.where((snr == math.inf) | (gains == 0.0), math.inf, needed))
 
 
 def broadcast_power_w(bits: int | float, gains: Sequence[float], radio: Radio) -> float:
