@@ -122,6 +122,17 @@ def test_a_mistake_is_one_sentence_and_leaves_nothing(words: list[str], said: st
     assert not directory.exists()
 
 
+def test_a_run_too_large_for_memory_is_refused_before_the_model_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orthomesh.reproduction.costs.memory_b", lambda: 2**24)
+    monkeypatch.setattr("orthomesh.models.base.load_base", lambda *_: pytest.fail("a model was loaded"))
+    result = orthomesh("run", "smoke", "--out", str(tmp_path / "never"))
+    assert result.exit_code == 2
+    assert "this run would hold about" in result.output
+    assert "this machine has 0.0 GiB of memory" in result.output
+
+
 def test_an_unknown_preset_is_named() -> None:
     result = orthomesh("run", "smok")
     assert (result.exit_code, "Did you mean 'smoke'" in result.output) == (2, True)

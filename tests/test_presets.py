@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orthomesh.experiment import Experiment
+from orthomesh.methods import METHODS, TIED
 from orthomesh.methods.gossip_lora import GossipLora
 from orthomesh.methods.local import Local
 from orthomesh.methods.sparse_orthogonal import SparseOrthogonal, paper_reading
@@ -132,6 +133,13 @@ def test_laying_over_changes_neither_layer(write: Any) -> None:
 # edge
 
 
+def test_a_method_without_a_topology_says_why() -> None:
+    """Each that cannot choose one has its reason, and no other."""
+    assert TIED.keys() == {kind for kind, made in METHODS.items() if "topology" not in made.__dataclass_fields__}
+    with pytest.raises(ValueError, match=r"methods\.x\.topology: choco has none to choose, differences only add up"):
+        build("default", None, ["methods.x={kind: choco, topology: ring}"])
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
@@ -166,7 +174,7 @@ def test_a_mistake_is_told_with_its_place(overrides: list[str], said: str) -> No
 
 def test_a_mistyped_label_is_told_the_near_one() -> None:
     with pytest.raises(
-        ValueError, match=r"orthomehs: a method needs its kind, .* did you mean the label 'orthomesh'\?"
+        ValueError, match=r"orthomehs: did you mean the label 'orthomesh'\? a method needs its kind, one of local, "
     ):
         build("default", None, ["methods.orthomehs.masks=independent"])
 

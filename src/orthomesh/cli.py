@@ -104,9 +104,11 @@ def resume(
 
 
 def _check(x: Experiment) -> list[str]:
-    """Load the model and read the data once; what is wrong with them is said here."""
+    """See that all fits into memory, load the model and read the data once; what is wrong with them is said here."""
     from .experiment import check  # late: help and settings must not wait for torch
+    from .reproduction.costs import check_memory
 
+    check_memory(x)
     return check(x)
 
 

@@ -14,7 +14,7 @@ import yaml
 
 from .config import near, parse
 from .experiment import BASE, ORACLE, Evaluate, Experiment
-from .methods import METHODS, MethodSettings
+from .methods import METHODS, TIED, MethodSettings
 from .methods.gossip_lora import GossipLora
 from .methods.local import Local
 from .methods.sparse_orthogonal import SparseOrthogonal, paper_reading
@@ -190,11 +190,13 @@ def _method(label: str, values: Any, where: str, named: Sequence[str]) -> Method
         raise ValueError(f"{place}: a label is made of letters, digits, - and _, and not {BASE} or {ORACLE}")
     if not isinstance(values, Mapping) or "kind" not in values:
         meant = difflib.get_close_matches(label, named, n=1)
-        hint = f", or did you mean the label {meant[0]!r}?" if meant else ""
-        raise ValueError(f"{place}: a method needs its kind, one of {', '.join(METHODS)}{hint}")
+        hint = f"did you mean the label {meant[0]!r}? " if meant else ""
+        raise ValueError(f"{place}: {hint}a method needs its kind, one of {', '.join(METHODS)}")
     kind = str(values["kind"])
     if kind not in METHODS:
         raise ValueError(f"{place}.kind: there is no method {kind!r}.{near(kind, METHODS)}")
+    if "topology" in values and kind in TIED:
+        raise ValueError(f"{place}.topology: {kind} has none to choose, {TIED[kind]}")
     method: MethodSettings = parse(METHODS[kind], values, place)
     return method
 

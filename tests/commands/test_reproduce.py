@@ -34,6 +34,7 @@ def test_a_table_is_run_once_and_written_again(tmp_path: Path) -> None:
     (tmp_path / "gossip" / "seed1" / "summary.json").unlink()  # as if interrupted before the end
     again = reproduce(*words)
     assert again.exit_code == 0
+    assert "gossip LoRA" not in again.output  # nothing is exchanged: nothing was expected of it
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("records/**/*.json")} == stamps
     assert json.loads((tmp_path / "gossip" / "seed1" / "summary.json").read_text())["seed"] == 1
     elsewhere = ("table2", "--only", "gossip,orthomesh", "--seeds", "2", "--runs", str(tmp_path), *FEW)
@@ -66,13 +67,21 @@ def test_the_cost_is_said_and_nothing_written(tmp_path: Path) -> None:
     assert not place.exists()
 
 
+@pytest.mark.parametrize(("what", "sentence"), [("fig5", "for its weights"), ("fig6", "no model in memory")])
+def test_figures_that_train_nothing_say_what_they_cost(what: str, sentence: str, tmp_path: Path) -> None:
+    result = reproduce(what, "--cost", "--out", str(tmp_path / "none"))
+    assert result.exit_code == 0
+    assert sentence in result.output
+    assert not (tmp_path / "none").exists()
+
+
 def test_the_largest_run_is_refused_before_any_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = os.sysconf
     pages = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 2**12}  # 16 MiB
-    monkeypatch.setattr("orthomesh.reproduction.costs.os.sysconf", lambda name: pages.get(name) or told(name))
+    monkeypatch.setattr("orthomesh.models.size.os.sysconf", lambda name: pages.get(name) or told(name))
     result = reproduce("table1", "--out", str(tmp_path / "out"), *FEW)
     assert result.exit_code == 2
-    assert "leave out rows that train every weight, e.g. --only gossip,lori,orthomesh" in result.output
+    assert "leave out what trains every weight, e.g. --only gossip,lori,orthomesh" in result.output
     assert "on disk; this machine has 0.0 GiB of memory" in result.output
     assert not (tmp_path / "out").exists()
 
@@ -87,6 +96,15 @@ def test_the_largest_run_is_refused_before_any_begins(tmp_path: Path, monkeypatc
         (["fig4", "--counts", "2,x"], "whole numbers separated by commas"),
         (["table1", "--scale", "small"], "needs --data DIR and --model DIR"),
         (["fig6", "-s", "rules.max_colision=1"], "Did you mean 'max_collision'?"),
+        (["fig6", "--only", "gossip"], "--only has no use with fig6: it plans networks and trains nothing"),
+        (["fig5", "--finished"], "--finished has no use with fig5"),
+        (["table1", "--counts", "3"], "--counts has no use with table1: its number of devices is"),
+        (["methods", "-s", "methods.fedex.topology=ring"], "topology: fedex has none to choose, a server among the"),
+        (
+            ["methods", "-s", "methods.lori.topology=ring"],
+            "topology ring may need relays, and lori keeps what",
+        ),
+        (["methods", "-s", "methods.gossip.topology=hypercube", *FEW, "--tasks", "zelk,morv,quib"], "a power of two"),
     ],
 )
 def test_mistakes_end_in_a_sentence(words: list[str], sentence: str, tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from orthomesh.exchange.payload import decode
-from orthomesh.methods import full as module
 from orthomesh.methods.full import Full, memory_bytes
 from orthomesh.methods.setup import Setup, device_rows
 from orthomesh.models.answer import answer
@@ -87,7 +86,7 @@ def test_memory_on_paper() -> None:
 
 
 def test_a_model_too_large_for_memory_is_refused(tiny_setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module.os, "sysconf", lambda name: 1 << 10)
+    monkeypatch.setattr("orthomesh.models.size.memory_b", lambda: 1 << 20)
     with pytest.raises(ValueError, match=r"takes about 0\.0 GiB beside the base, this machine has 0\.0"):
         Full().build(tiny_setup)
 

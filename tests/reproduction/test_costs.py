@@ -71,6 +71,9 @@ def test_too_large_a_model_is_refused_with_the_estimate() -> None:
     check_memory(X, there=2**34)
     with pytest.raises(ValueError, match=r"would hold about 0\.1 GiB at once .* It takes less with: -s model.dtype"):
         check_memory(X, there=2**24)
-    with pytest.raises(ValueError, match="--only gossip,lori,orthomesh"):
-        check_memory(replace(X, methods={"full": Full()}), there=2**24)
+    full = replace(X, methods={"all": Full(), "gossip": GossipLora()})
+    with pytest.raises(ValueError, match=r"leave out what trains every weight, -s methods\.all=null"):
+        check_memory(full, there=2**24)
+    with pytest.raises(ValueError, match="every weight, --only gossip"):
+        check_memory(full, there=2**24, without_full="--only gossip")
     check_memory(replace(X, model=ModelSettings(device="cuda")), there=1)

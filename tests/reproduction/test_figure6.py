@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from orthomesh.planning.sweep import Row
-from orthomesh.reproduction.figure6 import curves, figure6
+from orthomesh.reproduction.figure6 import curves, figure6, planned
+from orthomesh.reproduction.scales import scale_of
 
 
 def test_means_and_intervals_on_paper() -> None:
@@ -23,8 +24,16 @@ def test_means_and_intervals_on_paper() -> None:
     assert found.spots[0][2] == pytest.approx(12.7062 * 10, rel=1e-4)
 
 
+def test_the_papers_scale_has_its_adapters() -> None:
+    """Of Qwen2.5-1.5B: all B of rank 32 have 28 * 32 (2 * 1536 + 2 * 256 + 2 * 8960 + 1536) entries."""
+    adapter = planned(scale_of("paper"))["adapter"]
+    assert adapter["blocks"] * adapter["rank"] * sum(adapter["widths"]) == 28 * 32 * 23040
+    assert planned(scale_of("paper"))["radio"]["deadline_s"] == 600.0
+    assert planned(scale_of("small")) == planned(scale_of("tiny"))
+
+
 def test_lora_always_collides_and_ours_keeps_the_threshold(tmp_path: Path) -> None:
-    said = figure6((4, 8), ["rules.max_collision=0.2"], 2, tmp_path)
+    said = figure6(scale_of("tiny"), (4, 8), ["rules.max_collision=0.2"], 2, tmp_path)
     rows = list(csv.DictReader(io.StringIO((tmp_path / "sweep.csv").read_text())))
     by: dict[str, list[float]] = {}
     for r in rows:

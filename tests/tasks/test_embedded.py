@@ -107,6 +107,8 @@ def test_a_misspelt_task_is_told_the_nearest() -> None:
 
 
 def test_an_unknown_task_is_told_all_names() -> None:
+    with pytest.raises(ValueError, match=r"--data hub\. To get it: .* hf download google/boolq"):
+        rule_of("boolq")
     with pytest.raises(ValueError, match="there are zelk, morv, quib"):
         examples("sst2", "train", 1, stream(0, "test"))
 

@@ -172,15 +172,26 @@ def test_an_empty_file_has_no_rows(write: Write) -> None:
 
 def test_a_missing_file_is_told_what_there_is(write: Write) -> None:
     settings = write(lines([FREE]))
-    with pytest.raises(ValueError, match=r"task 'colours': no test\.jsonl or test\.jsonl\.gz in .*has \['colours'\]"):
+    with pytest.raises(ValueError, match=r"task 'colours': no test\.jsonl or test\.jsonl\.gz in .*has colours\."):
         read_directory(settings, "colours", "test")
-    with pytest.raises(ValueError, match=r"task 'colors': no train\.jsonl .*has \['colours'\]"):
+    with pytest.raises(ValueError, match=r"task 'colors': no train\.jsonl .*has colours\. Did you mean 'colours'\?"):
         read_directory(settings, "colors", "train")
 
 
 def test_a_missing_directory_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=re.escape(f"tasks.data: there is no directory {tmp_path / 'none'}")):
         read_directory(TaskSettings(names=("colours",), data=str(tmp_path / "none")), "colours", "train")
+    with pytest.raises(ValueError, match=r"one holds boolq/train\.jsonl .* To get it: .* hf download google/boolq"):
+        read_directory(TaskSettings(names=("boolq",), data=str(tmp_path / "none")), "boolq", "train")
+
+
+def test_what_stands_in_for_a_training_split_is_what_has_to_be_had(tmp_path: Path) -> None:
+    (tmp_path / "humaneval").mkdir()
+    settings = TaskSettings(names=("humaneval",), data=str(tmp_path))
+    with pytest.raises(ValueError, match=r"mbpp is taken in its place\. .* hf download google-research-datasets/mbpp"):
+        read_directory(settings, "humaneval", "train")
+    with pytest.raises(ValueError, match=r"has humaneval\. .* hf download openai/openai_humaneval"):
+        read_directory(settings, "humaneval", "test")
 
 
 def test_an_unknown_name_on_the_hub_is_one_sentence(hub: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -52,7 +53,10 @@ def reproduce(
     given = {k: v for k, v in named.items() if v is not None}
     asked = Asked(what, scale, seeds, only, given, counts, set_ or [], place, runs or place)
     console = Console(highlight=False)
+    told = {"only": only, "model": model, "tasks": tasks, "data": data, "counts": counts, "runs": runs,
+            "finished": finished}  # fmt: skip
     with sentences():
+        _check_used(what, [name for name, value in told.items() if value])
         for one in _done(asked, console, Way(cost, finished, quiet)):
             if isinstance(one, str | Path):
                 console.print(str(one), markup=False, soft_wrap=True)
@@ -84,6 +88,23 @@ class Way(NamedTuple):
     quiet: bool
 
 
+UNUSED = {
+    "fig5": ("only", "counts", "runs", "finished"),
+    "fig6": ("only", "model", "tasks", "data", "runs", "finished"),
+    "fig4": (),
+}
+"""Options that change nothing of a figure; of tables and methods it is the number of devices."""
+
+
+def _check_used(what: str, given: Sequence[str]) -> None:
+    """Whether every option that is given has something to say here."""
+    for name in given:
+        if what in WHAT and name in UNUSED.get(what, ("counts",)):
+            why = {"fig5": "it looks at two tasks and trains nothing", "fig6": "it plans networks and trains nothing"}
+            reason = why.get(what, "its number of devices is the setting -s devices=N")
+            raise ValueError(f"--{name} has no use with {what}: {reason}")
+
+
 def _done(asked: Asked, console: Console, way: Way) -> list[Any]:
     """Do it: tables, sentences and paths, in the order to show them."""
     from ..config import near
@@ -94,14 +115,18 @@ def _done(asked: Asked, console: Console, way: Way) -> list[Any]:
     scale = scale_of(asked.scale)
     counts = _numbers(asked.counts) if asked.counts else scale.counts
     if asked.what == "fig5":
-        from ..reproduction.figure5 import figure5
+        from ..reproduction.figure5 import figure5, price
 
+        if way.only_cost:
+            return [price(scale, asked.given, asked.overrides)]
         return figure5(scale, asked.given, asked.overrides, asked.place)
     if asked.what == "fig6":
         from ..reproduction.figure6 import COUNTS, figure6
 
+        if way.only_cost:
+            return ["fig6 plans networks and trains nothing: some seconds, no model in memory, under 1 MB of disk"]
         counts = counts if asked.counts else COUNTS
-        return figure6(counts, asked.overrides, asked.seeds, asked.place)
+        return figure6(scale, counts, asked.overrides, asked.seeds, asked.place)
     return _tabled(asked, scale, counts, console, way)
 
 
@@ -147,7 +172,7 @@ def _carry_out(runs: dict[Path, Experiment], whole: Experiment, console: Console
     from ..reproduction.costs import check_memory, cost, memory, probe
     from ..reproduction.scales import scored_by
 
-    check_memory(max(runs.values(), key=memory))
+    check_memory(max(runs.values(), key=memory), without_full="e.g. --only gossip,lori,orthomesh")
     first = replace(next(iter(runs.values())), methods=whole.methods)
     notes = experiment.check(first)
     if first.name == "paper":

@@ -80,3 +80,14 @@ METHODS: Mapping[str, type[Any]] = {
     "sparse_orthogonal": SparseOrthogonal,
 }
 """Settings class of every method, by kind."""
+
+_SERVER = "a server among the devices averages for all, over its own links to each"
+TIED: Mapping[str, str] = {
+    "local": "nobody talks",
+    "centralised": "nobody talks: one adapter is trained on all data",
+    "hard_moe": "nobody talks: each task is put to the device that has it",
+    **dict.fromkeys(("flora", "fedex", "fair", "fedalt", "slora", "sampled", "flasc", "soft"), _SERVER),
+    "choco": "differences only add up where whoever is in reach hears every one of them",
+    "sparse_orthogonal": "devices form clusters by their collision rates and the links there are",
+}
+"""Why a method has no topology to choose, by kind."""

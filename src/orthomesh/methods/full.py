@@ -6,7 +6,6 @@ GiB, so that a model of more than 2.1 billion weights cannot be sent at all.
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from functools import partial
 from typing import Annotated, Literal
@@ -46,9 +45,9 @@ class Full:
         Raises:
             ValueError: a model whose changes of all devices do not fit into memory.
         """
-        from ..models.base import load_base  # late: the command line reads this file for its settings
+        from ..models.size import size_of  # late: the command line reads this file for its settings
 
-        check_memory(load_base(setup.model).num_parameters, setup.num_devices)
+        check_memory(size_of(setup.model).parameters, setup.num_devices)
         c = GossipLora(topology=self.topology, num_neighbours=self.num_neighbours)
         train = replace(setup.train, learning_rate=self.learning_rate or RATE * setup.train.learning_rate)
         return replace(
@@ -80,7 +79,9 @@ def check_memory(num_parameters: int, num_devices: int) -> None:
     Raises:
         ValueError: they do not.
     """
-    needed, there = memory_bytes(num_parameters, num_devices), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    from ..models.size import memory_b  # late: it loads torch
+
+    needed, there = memory_bytes(num_parameters, num_devices), memory_b()
     if needed > there:
         raise ValueError(
             f"full-parameter fine-tuning of {num_parameters:,} weights on {num_devices} devices takes about "

@@ -86,10 +86,15 @@ def load_base(settings: ModelSettings) -> Base:
         The model in evaluation mode, no parameter asking for a gradient.
 
     Raises:
-        ValueError: nothing to load at the source, no such linear layers or blocks, rank too large, no end token,
-            no such device.
+        ValueError: nothing to load at the source, too large for memory, no such linear layers or blocks, rank too
+            large, no end token, no such device.
     """
     check_device(settings.device)
+    if settings.device != "cpu":
+        from .size import check_fits  # late: it reads this file
+
+        there_b = torch.cuda.get_device_properties(settings.device).total_memory
+        check_fits(settings.source, settings.dtype, there_b, settings.device)
     model, tokenizer = load_model(settings.source, getattr(torch, settings.dtype))
     model.requires_grad_(False).eval().to(settings.device)
     found = _targets(model, settings)
@@ -135,18 +140,20 @@ def load_model(source: str, dtype: torch.dtype) -> tuple[Any, Any]:
     """A causal language model and its tokenizer, from a directory, the hub, or `embedded`.
 
     Raises:
-        ValueError: nothing to load there.
+        ValueError: nothing to load there, or more than fits into memory.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    place = str(TINY) if source == EMBEDDED else source
-    if (Path(place).is_absolute() or "\\" in place or place.count("/") != 1) and not Path(place).is_dir():
-        raise ValueError(f"model.source: there is no directory {place}")
+    place = place_of(source)
     if Path(place).is_dir():
         _check_directory(Path(place))
+    if source != EMBEDDED:
+        from .size import check_fits, memory_b  # late: it reads this file
+
+        check_fits(place, str(dtype).removeprefix("torch."), memory_b())
     try:
         tokenizer = AutoTokenizer.from_pretrained(place)
         model = AutoModelForCausalLM.from_pretrained(place, dtype=dtype)
@@ -156,6 +163,18 @@ def load_model(source: str, dtype: torch.dtype) -> tuple[Any, Any]:
             f"model.source: {place} does not load as a causal language model: {reason}{how_to_get(place)}"
         ) from None
     return model, tokenizer
+
+
+def place_of(source: str) -> str:
+    """The directory, or name on the hub, that a source stands for.
+
+    Raises:
+        ValueError: a directory that is not there.
+    """
+    place = str(TINY) if source == EMBEDDED else source
+    if (Path(place).is_absolute() or "\\" in place or place.count("/") != 1) and not Path(place).is_dir():
+        raise ValueError(f"model.source: there is no directory {place}")
+    return place
 
 
 def how_to_get(source: str) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+import os
 from typing import Any, NamedTuple
 
-from .base import FAMILIES, LIKE_LLAMA, how_to_get
-from .settings import EMBEDDED, TINY, ModelSettings
+from .base import FAMILIES, LIKE_LLAMA, how_to_get, place_of
+from .settings import ModelSettings
 
 
 class Size(NamedTuple):
@@ -35,7 +36,7 @@ def size_of(settings: ModelSettings) -> Size:
     from torch import nn
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    source = str(TINY) if settings.source == EMBEDDED else settings.source
+    source = place_of(settings.source)
     try:
         config = AutoConfig.from_pretrained(source)
     except Exception as error:  # whatever the loader finds wrong, the user needs one sentence
@@ -58,3 +59,33 @@ def size_of(settings: ModelSettings) -> Size:
         expansion=settings.rank * sum(m.out_features for m in linear),
         projection=settings.rank * sum(m.in_features for m in linear),
     )
+
+
+def memory_b() -> int:
+    """Bytes of memory this machine has."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def check_fits(source: str, dtype: str, there_b: int, place: str = "this machine") -> None:
+    """Whether a model's weights alone fit into a memory, before one of them is read.
+
+    Args:
+        source: directory or name on the hub. Without a configuration nothing is said here: loading does.
+        dtype: that it would be loaded in.
+        there_b: bytes at hand.
+        place: whose they are.
+
+    Raises:
+        ValueError: they do not fit, with the estimate.
+    """
+    try:
+        count = size_of(ModelSettings(source=source)).parameters
+    except ValueError:
+        return
+    needed = count * (2 if dtype == "bfloat16" else 4)
+    if needed > there_b:
+        less = "a smaller model" if dtype == "bfloat16" else "-s model.dtype=bfloat16, or a smaller model"
+        raise ValueError(
+            f"model.source: {source} has {count:,} parameters, {needed / 2**30:.1f} GiB in {dtype} before anything is "
+            f"trained; {place} has {there_b / 2**30:.1f} GiB of memory. It takes less with: {less}"
+        )

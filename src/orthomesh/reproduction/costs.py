@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from ..methods.centralised import Centralised
 from ..methods.full import Full, memory_bytes
 from ..methods.gossip_lora import GossipLora
 from ..methods.hard_moe import HardMoe
-from ..models.size import Size, size_of
+from ..models.size import Size, memory_b, size_of
 from ..types import Round
 
 FULL_OVER_ADAPTERS = 1.3
@@ -132,34 +131,35 @@ def _seconds(x: Experiment, method: object, measured: Probe) -> float:
     return steps * measured.step_s + prompts * measured.answer_s
 
 
-def check_memory(x: Experiment, there: int | None = None) -> None:
+def check_memory(x: Experiment, there: int | None = None, without_full: str = "") -> None:
     """Whether a run fits into this machine's memory, before anything is loaded.
 
     Args:
         x: the experiment.
         there: bytes at hand; none: this machine's. A model on a GPU is not looked at.
+        without_full: how to leave out what trains every weight; else by the labels of this run.
 
     Raises:
         ValueError: it does not fit, with the estimate.
     """
     if x.model.device != "cpu":
         return
-    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if there is None else there
+    there = memory_b() if there is None else there
     needed = memory(x)
     if needed > there:
         size = size_of(x.model)
         raise ValueError(
             f"{x.model.source} has {size.parameters:,} parameters; this run would hold about {needed / 2**30:.1f} GiB "
             f"at once and leave {disk(x) / 2**30:.1f} GiB on disk; this machine has {there / 2**30:.1f} GiB of memory. "
-            f"{_smaller(x)}"
+            f"{_smaller(x, without_full)}"
         )
 
 
-def _smaller(x: Experiment) -> str:
+def _smaller(x: Experiment, without_full: str) -> str:
     """What would need less."""
+    full = [f"-s methods.{label}=null" for label, m in x.methods.items() if _is_full(m)]
     ways: Sequence[str] = [
-        *(["leave out rows that train every weight, e.g. --only gossip,lori,orthomesh"]
-          if any(_is_full(m) for m in x.methods.values()) else []),
+        *([f"leave out what trains every weight, {without_full or ' '.join(full)}"] if full else []),
         *(["-s model.dtype=bfloat16"] if x.model.dtype == "float32" else []),
         *(["-s workers=1"] if x.workers > 1 else []),
         *(["-s train.checkpointing=true"] if not x.train.checkpointing else []),

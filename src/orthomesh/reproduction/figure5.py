@@ -9,6 +9,9 @@ from typing import Any
 from rich.table import Table
 
 from ..evaluation import densities as figure
+from ..evaluation.wording import size
+from ..experiment import Experiment
+from ..models.size import size_of
 from ..tasks.embedded import TASKS as EMBEDDED_TASKS
 from . import plots, scene
 from .scales import Scale, base_experiment
@@ -37,8 +40,7 @@ def figure5(scale: Scale, given: Mapping[str, Any], overrides: Sequence[str], ou
     Raises:
         ValueError: whatever is wrong with the model or the data.
     """
-    asked = {"tasks.names": list(TASKS[scale.name]), "tasks.train_examples": PROMPTS, **given}
-    x = base_experiment(scale, {}, asked, overrides)
+    x = _experiment(scale, given, overrides)
     sharing = figure.Sharing()
     layout, measured = figure.measure(x.model, x.tasks, x.seed)
     by_task = figure.layer_densities(layout, measured, sharing)
@@ -55,6 +57,21 @@ def figure5(scale: Scale, given: Mapping[str, Any], overrides: Sequence[str], ou
         paths += made
         notes += [f"note: {note}"] if note and not notes else []
     return [figure.density_table(by_task), *figure.sentences(by_task), *notes, *paths]
+
+
+def price(scale: Scale, given: Mapping[str, Any], overrides: Sequence[str]) -> str:
+    """What it will cost, in a sentence; no weight is read."""
+    model = _experiment(scale, given, overrides).model
+    held = size(size_of(model).parameters * (2 if model.dtype == "bfloat16" else 4))
+    return (
+        f"fig5 puts {PROMPTS} prompts of two tasks through the model and trains nothing: {held} of memory for its "
+        "weights, under 1 MB of disk"
+    )
+
+
+def _experiment(scale: Scale, given: Mapping[str, Any], overrides: Sequence[str]) -> Experiment:
+    asked = {"tasks.names": list(TASKS[scale.name]), "tasks.train_examples": PROMPTS, **given}
+    return base_experiment(scale, {}, asked, overrides)
 
 
 def _value(row: figure.LayerDensity, what: str) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
@@ -14,6 +15,7 @@ from ..planning.settings import PlanSettings
 from ..planning.sweep import Axis, Row, sweep
 from ..presets import overlaid, plain
 from . import plots, scene
+from .scales import Scale
 
 COUNTS = (2, 4, 6, 8, 10, 12, 15)
 """Numbers of devices where none are asked for; the paper has up to 15."""
@@ -21,12 +23,28 @@ RADIUS_M = 100.0
 """Of the disk: so few devices hear each other, as in the paper, whose radio it does not give."""
 
 
-def figure6(counts: Sequence[int], overrides: Sequence[str], seeds: int, out: Path) -> list[str | Path | Table]:
+QWEN_1_5B = {"blocks": 28, "widths": [1536, 256, 256, 1536, 8960, 8960, 1536]}
+"""Adapted matrices of Qwen2.5-1.5B, as its configuration has them."""
+
+
+def planned(scale: Scale) -> dict[str, Any]:
+    """Settings of a plan at a scale: `paper` has the paper's model, rank and radio, the others what a plan has."""
+    found = plain(PlanSettings())
+    if scale.name == "paper":
+        x = scale.experiment()
+        found |= {"adapter": found["adapter"] | QWEN_1_5B | {"rank": x.model.rank}, "radio": plain(x.radio)}
+    return found
+
+
+def figure6(
+    scale: Scale, counts: Sequence[int], overrides: Sequence[str], seeds: int, out: Path
+) -> list[str | Path | Table]:
     """Plan networks of every size with every method and write `sweep.csv`, `.svg`, `.html` and `fig6.svg`, `.png`.
 
     No model is trained: the rate follows from densities and from who shares with whom, (19).
 
     Args:
+        scale: whose adapters and radio.
         counts: numbers of devices.
         overrides: `key=value` of the plan's settings.
         seeds: at each of them.
@@ -39,7 +57,7 @@ def figure6(counts: Sequence[int], overrides: Sequence[str], seeds: int, out: Pa
         ValueError: settings a plan refuses.
     """
     near = {"channel.radius_m": RADIUS_M}
-    settings = parse(PlanSettings, *overlaid(plain(PlanSettings()), "fig6", None, overrides, near))
+    settings = parse(PlanSettings, *overlaid(planned(scale), "fig6", None, overrides, near))
     over = Axis("devices", "M", tuple(float(m) for m in counts))
     rows = list(sweep(settings, over, seeds))
     paths = sweepfigure.write_sweep(rows, over, seeds, out)

@@ -154,13 +154,13 @@ def _there(scale: Scale, x: Experiment) -> None:
         return
     root = Path(x.tasks.data)
     if not root.is_dir():
-        raise ValueError(f"--data: there is no directory {root}; {how}")
+        raise ValueError(f"--data: there is no directory {root}; {how}.{how_to_get(x.tasks.names[0])}")
     absent = [name for name in x.tasks.names if not (root / name).is_dir()]
     if absent:
         known = sorted(p.name for p in root.iterdir() if p.is_dir())
         raise ValueError(
             f"--data: {root} has no {', '.join(absent)}; {how}. It has: {', '.join(known)}. Other tasks: --tasks A,B."
-            f"{how_to_get(absent[0])}"
+            f"{how_to_get(absent[0], known)}"
         )
 
 

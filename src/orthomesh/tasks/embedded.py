@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from orthomesh.tasks.hub import how_to_get
 from orthomesh.tasks.skills import DRAWS, Kind, prompt_of, successor
 from orthomesh.types import Example
 
@@ -76,7 +77,8 @@ def rule_of(task: str) -> Rule:
         return TASKS[task]
     near = difflib.get_close_matches(task, TASKS, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(TASKS)}."
-    raise ValueError(f"there is no embedded task {task!r}: {hint}")
+    elsewhere = f" Tasks of a data set need --data DIR, or --data hub.{how_to_get(task)}" if not near else ""
+    raise ValueError(f"there is no embedded task {task!r}: {hint}{elsewhere}")
 
 
 def split_of(text: str) -> str:

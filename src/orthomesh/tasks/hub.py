@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 Row = Mapping[str, Any]
@@ -186,14 +186,14 @@ def ours(task: str, row: Row, columns: tuple[str, str], where: str) -> Row | Non
         raise ValueError(f"{where}: not a row as {SOURCES[task].path} has them: {error}") from None
 
 
-def how_to_get(task: str) -> str:
-    """A sentence on how a data set is had, or which the name may mean.
+def how_to_get(task: str, others: Iterable[str] = ()) -> str:
+    """A sentence on how a data set is had, or which of these and `others` the name may mean.
 
     >>> how_to_get("bolq")
     " Did you mean 'boolq'?"
     """
     if task not in SOURCES:
-        close = difflib.get_close_matches(task, SOURCES, n=1)
+        close = difflib.get_close_matches(task, [*others, *SOURCES], n=1)
         return f" Did you mean {close[0]!r}?" if close else ""
     return (
         f" To get it: where there is a network, hf download {SOURCES[task].path} --repo-type dataset --local-dir "

@@ -30,7 +30,10 @@ def read_directory(settings: TaskSettings, task: str, split: str) -> list[Exampl
     """
     root = Path(settings.data)
     if not root.is_dir():
-        raise ValueError(f"tasks.data: there is no directory {root}")
+        raise ValueError(
+            f"tasks.data: there is no directory {root}; one holds {task}/train.jsonl and {task}/test.jsonl, rows with "
+            f"instruction, output and, where one is chosen, answer and choices.{how_to_get(task)}"
+        )
     if split == "train" and task in STAND_INS and (root / STAND_INS[task]).is_dir():
         task = STAND_INS[task]
     folder = root / task
@@ -41,8 +44,11 @@ def read_directory(settings: TaskSettings, task: str, split: str) -> list[Exampl
     if any(p.suffix in kinds for p in folder.rglob("*")):
         return _loaded(settings, task, split, str(folder))
     known = sorted(p.name for p in root.iterdir() if p.is_dir())
+    stand_in = STAND_INS.get(task, task) if split == "train" else task
+    why = f" {task} has no training split of its own, {stand_in} is taken in its place." if stand_in != task else ""
     raise ValueError(
-        f"task {task!r}: no {split}.jsonl or {split}.jsonl.gz in {folder}; {root} has {known}.{how_to_get(task)}"
+        f"task {task!r}: no {split}.jsonl or {split}.jsonl.gz in {folder}; {root} has {', '.join(known)}.{why}"
+        f"{how_to_get(stand_in, known)}"
     )
 
 
