@@ -2,12 +2,13 @@
 
 Every line is the default experiment with one method, on the same devices, tasks, radio and seeds. `to 99 %`: bytes a
 device had sent when the mean accuracy first reached 99 % of the final one (on the way: 25 prompts a task, two devices).
-`paired` is the difference to ours as it is, same seeds. `shapes` needs no training: it frames random arrays of the
+`paired` is the difference to ours as it is (`--against` another line), same seeds and rank; lines of one seed may come
+from several files, so that they can run side by side. `shapes` needs no training: it frames random arrays of the
 shapes of Qwen2.5-1.5B at rank 32 and counts what was framed. `changes` trains three devices and tells their values
 after the second round and at the end, or after every round, whole and as changes.
 
-    python -m benchmarks.bytes run [--seeds 0 1 2] [--only gossip ours] --out FILE
-    python -m benchmarks.bytes table FILE...
+    python -m benchmarks.bytes run [--seeds 0 1 2] [--only gossip ours] [--rank 32] --out FILE
+    python -m benchmarks.bytes table [--against half] FILE...
     python -m benchmarks.bytes shapes [--rounds 5] [--sends 2]
     python -m benchmarks.bytes changes            # of three devices alone: what is missed of values and of changes
 """
@@ -30,14 +31,15 @@ from typing import Any
 
 import numpy as np
 
+from orthomesh.adapters.mask import magnitude_mask
 from orthomesh.exchange.payload import Section, encode
 from orthomesh.exchange.quantise import Precision, tell, tell_change
 from orthomesh.experiment import finish, run
 from orthomesh.experts.sketch import sketch_size
 from orthomesh.methods import MethodSettings
-from orthomesh.methods.coding import code_sketch, wish
+from orthomesh.methods.coding import code_sketch
 from orthomesh.methods.gossip_lora import GossipLora
-from orthomesh.methods.parts import every_run, unpack
+from orthomesh.methods.parts import by_run, every_run, unpack
 from orthomesh.methods.sparse_orthogonal import SparseOrthogonal
 from orthomesh.methods.telling import describe, send
 from orthomesh.presets import default
@@ -46,17 +48,26 @@ from orthomesh.types import COLUMNS, DeviceState, Edge, Phase, Round
 LIMIT = SparseOrthogonal(
     values="int4", mask_code="entropy", sketch_bits=8, sketch=16, run=16, density=0.1, exchange="last"
 )
+LEAN = replace(LIMIT, detour=True, overhear=True)
+PAIRS = replace(LEAN, density=1 / 16, run=2, bid_levels=2)
 LINES: Mapping[str, MethodSettings] = {
     "gossip": GossipLora(),
     "ours": SparseOrthogonal(),
+    "half": SparseOrthogonal(density=1 / 16),
     "overheard": SparseOrthogonal(overhear=True),
     "int8": SparseOrthogonal(values="int8", mask_code="entropy", sketch_bits=8),
     "deltas": SparseOrthogonal(values="int8", deltas="int4", mask_code="entropy", sketch_bits=8),
     "int4": SparseOrthogonal(values="int4", mask_code="entropy", sketch_bits=8, sketch=16, run=4),
     "limit": LIMIT,
     "detour": replace(LIMIT, detour=True),
-    "lean": replace(LIMIT, detour=True, overhear=True),
-    "lean8": replace(LIMIT, detour=True, overhear=True, run=8),
+    "lean": LEAN,
+    "lean8": replace(LEAN, run=8),
+    "pairs": PAIRS,
+    "pairs3": replace(PAIRS, values="int3"),
+    "pairs7": replace(PAIRS, values="int3", bid_levels=7),
+    "single": replace(PAIRS, values="int3", run=1, bid_levels=1),
+    "wide": replace(PAIRS, values="int3", density=3 / 32),
+    "twelfth": replace(PAIRS, values="int3", density=1 / 12),
 }
 RANK, BLOCKS, HIDDEN, KEYS, WIDE = 32, 28, 1536, 256, 8960
 OUT = (HIDDEN, KEYS, KEYS, HIDDEN, WIDE, WIDE, HIDDEN)
@@ -64,11 +75,12 @@ IN = (HIDDEN, HIDDEN, HIDDEN, HIDDEN, HIDDEN, HIDDEN, WIDE)
 DEVICES = 10
 
 
-def outcomes(seed: int, labels: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Run the lines on one seed, and keep what the table shows."""
+def outcomes(seed: int, labels: Sequence[str], rank: int) -> dict[str, dict[str, Any]]:
+    """Run the lines on one seed with adapters of one rank, and keep what the table shows."""
     import pyarrow.parquet as parquet
 
     x = replace(default(), name="bytes", seed=seed, workers=1, methods={k: LINES[k] for k in labels})
+    x = replace(x, model=replace(x.model, rank=rank))
     with tempfile.TemporaryDirectory() as folder:
         for _ in run(x, Path(folder)):
             pass
@@ -85,6 +97,8 @@ def outcomes(seed: int, labels: Sequence[str]) -> dict[str, dict[str, Any]]:
             curve.append((float(np.mean(seen)) if seen else 0.0, sum(spent) / DEVICES))
         curve[-1] = (final, curve[-1][1])
         found[label] = {
+            "seed": seed,
+            "rank": rank,
             "accuracy": 100 * final,
             "columns": rows[label]["bytes_per_device"],
             "curve": curve,
@@ -109,18 +123,27 @@ def interval(values: Sequence[float], digits: int = 1) -> str:
     return f"{v.mean():.{digits}f} ± {half:.{digits}f}"
 
 
-def table(runs: Sequence[Mapping[str, Mapping[str, Any]]]) -> str:
-    """Markdown, one line a method, of the seeds that ran all of them."""
+def together(runs: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[int, list[dict[str, Mapping[str, Any]]]]:
+    """Lines that ran apart, by rank and within it by seed."""
+    found: dict[tuple[int, int], dict[str, Mapping[str, Any]]] = {}
+    for run_ in runs:
+        for label, line in run_.items():
+            found.setdefault((line["rank"], line["seed"]), {})[label] = line
+    return {r: [found[key] for key in sorted(found) if key[0] == r] for r in sorted({rank for rank, _ in found})}
+
+
+def table(runs: Sequence[Mapping[str, Mapping[str, Any]]], against: str) -> str:
+    """Markdown, one line a method, of the seeds that ran it."""
     lines = [
         f"| method | accuracy, % | paired | {' | '.join(COLUMNS)} | sent, kB | fewer than gossip, % | to 99 %, kB |",
         "|" + "---|" * (6 + len(COLUMNS)),
     ]
-    for label in runs[0]:
+    for label in (k for k in LINES if any(k in r for r in runs)):
         mine = [r[label] for r in runs if label in r]
         columns = [np.mean([m["columns"].get(c, 0) for m in mine]) / 1000 for c in COLUMNS]
         sent = [sum(m["columns"].values()) / 1000 for m in mine]
-        both = [r for r in runs if label in r and "ours" in r]
-        paired = interval([r[label]["accuracy"] - r["ours"]["accuracy"] for r in both]) if label != "ours" else ""
+        both = [r for r in runs if label in r and against in r]
+        paired = interval([r[label]["accuracy"] - r[against]["accuracy"] for r in both]) if label != against else ""
         saved = [
             100 * (1 - sum(r[label]["columns"].values()) / sum(r["gossip"]["columns"].values()))
             for r in runs
@@ -137,8 +160,7 @@ def own_parts(c: SparseOrthogonal, rng: np.random.Generator) -> dict[str, Any]:
     sizes = np.array(OUT * BLOCKS) * RANK
     B = (1e-2 * rng.standard_normal(int(sizes.sum()), dtype=np.float32)).astype(np.float32)
     quota = np.maximum(1, np.round(c.density * sizes)).astype(np.int64)
-    levels = wish(np.abs(B), *every_run(tuple(sizes.tolist()), quota, c.run), c)
-    mask = np.repeat(levels >= 4, c.run)  # level 4 and above is the quota
+    mask = np.repeat(magnitude_mask(by_run(np.abs(B), c.run), *every_run(tuple(sizes.tolist()), quota, c.run)), c.run)
     sketch = rng.random(sketch_size(c.sketch)).astype(np.float16)
     return {
         "seed": np.array(rng.integers(1 << 63), dtype=np.uint64),
@@ -246,6 +268,8 @@ def main() -> None:
     p.add_argument("files", type=Path, nargs="*")
     p.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     p.add_argument("--only", nargs="*", default=list(LINES), choices=list(LINES))
+    p.add_argument("--rank", type=int, default=default().model.rank, help="of all methods of the run")
+    p.add_argument("--against", default="ours", choices=list(LINES), help="line that `paired` is the difference to")
     p.add_argument("--out", type=Path)
     p.add_argument("--rounds", type=int, default=5)
     p.add_argument("--sends", type=int, default=2, help="times values travel; with exchange: last it is once")
@@ -258,11 +282,12 @@ def main() -> None:
         return
     runs: list[dict[str, Any]] = [r for file in a.files for r in json.loads(file.read_text())]
     for seed in a.seeds if a.what == "run" else ():
-        runs.append(outcomes(seed, a.only))
-        print(table(runs[-1:]), flush=True)
+        runs.append(outcomes(seed, a.only, a.rank))
+        print(table(runs[-1:], a.against), flush=True)
         if a.out:
             a.out.write_text(json.dumps(runs, indent=1))
-    print(table(runs))
+    for rank, those in together(runs).items():
+        print(f"rank {rank}, {len(those)} seeds\n\n{table(those, a.against)}\n")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from orthomesh.adapters.mask import (
     STEPS,
     Level,
     bid,
+    bid_bits,
     magnitude_mask,
     merged,
     negotiate,
@@ -151,14 +152,18 @@ def test_magnitude_mask_is_a_sort(drawn: tuple[np.ndarray, tuple[int, ...], np.n
         assert set(np.flatnonzero(mask[cut])) == by_sorting(score[cut].tolist(), int(keep))
 
 
-@given(scored())
-def test_bid_is_a_rank(drawn: tuple[np.ndarray, tuple[int, ...], np.ndarray]) -> None:
+@given(scored(), st.sampled_from(sorted(STEPS)))
+def test_bid_is_a_rank(drawn: tuple[np.ndarray, tuple[int, ...], np.ndarray], num_levels: int) -> None:
     score, sizes, quota = drawn
     score = np.abs(score)
-    levels = bid(score, sizes, quota)
-    assert np.array_equal(levels >= 1 + STEPS.index((1, 1)), top_mask(score, sizes, quota))
+    levels = bid(score, sizes, quota, num_levels)
+    if num_levels == 7:
+        assert np.array_equal(levels >= 1 + STEPS[7].index((1, 1)), top_mask(score, sizes, quota))
+    told = np.bincount(levels, minlength=num_levels + 1) / levels.size
+    entropy = -levels.size * sum(p * math.log2(p) for p in told.tolist() if p)
+    assert bid_bits(sizes, quota, num_levels) == pytest.approx(entropy, abs=1e-6)
     for cut, keep in zip(slices(sizes), quota.tolist(), strict=True):
-        for level, (num, den) in enumerate(STEPS, 1):
+        for level, (num, den) in enumerate(STEPS[num_levels], 1):
             end = math.ceil(Fraction(num * keep, den))
             assert set(np.flatnonzero(levels[cut] >= level)) == by_sorting(score[cut].tolist(), end)
 

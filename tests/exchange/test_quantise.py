@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from orthomesh.exchange.quantise import Precision, dequantise, num_bytes, quantise, tell, tell_change
+from orthomesh.exchange.entropy import decode_levels
+from orthomesh.exchange.quantise import BLOCK, Precision, dequantise, num_bytes, quantise, tell, tell_change
 
-ALL: tuple[Precision, ...] = ("float16", "bfloat16", "int8", "int4")
-vectors = arrays(np.float32, st.integers(0, 200), elements=st.floats(-1000, 1000, width=32))
+ALL: tuple[Precision, ...] = ("float16", "bfloat16", "int8", "int4", "int3")
+vectors = arrays(np.float32, st.integers(0, 300), elements=st.floats(-1000, 1000, width=32))
 
 
 def oracle(code: bytes, top: int, num: int) -> list[float]:
@@ -28,6 +29,28 @@ def test_four_bits_on_paper() -> None:
     code = quantise(np.array([7.0, -3.0, 0.4]), "int4")
     assert code.tobytes() == bytes([0x80, 0x3F, 14 | 4 << 4, 7])
     assert dequantise(code, "int4", 3).tolist() == [7.0, -3.0, 0.0]
+
+
+def test_eleven_codes_on_paper() -> None:
+    # Largest 5, so the scale is 1 (bfloat16 0x3f80): codes 5, -3, 0 (from 0.4), -1 (from -0.6) raised by 5.
+    code = quantise(np.array([5.0, -3.0, 0.4, -0.6]), "int3")
+    assert code[:2].tobytes() == bytes([0x80, 0x3F])
+    assert decode_levels(code[2:], 11, 4).tolist() == [10, 2, 5, 4]
+    assert dequantise(code, "int3", 4).tolist() == [5.0, -3.0, 0.0, -1.0]
+
+
+@pytest.mark.parametrize("spread", ["even", "normal", "one"])
+def test_eleven_codes_take_their_entropy_and_never_more_than_is_said(spread: str) -> None:
+    rng, n = np.random.default_rng(5), 20_000
+    values = {"even": rng.integers(-5, 6, n) / 5, "normal": rng.normal(size=n), "one": np.ones(n)}[spread]
+    code = quantise(values, "int3")
+    blocks = -(-n // 256)
+    scales = np.frombuffer(b"".join(b"\0\0" + code[2 * b : 2 * b + 2].tobytes() for b in range(blocks)), "<f4")
+    codes = np.rint(dequantise(code, "int3", n) / np.repeat(scales, 256)[:n])
+    share = np.unique(codes, return_counts=True)[1] / n
+    entropy = -(share * np.log2(share)).sum() / 8 * n
+    assert entropy <= code.size - 2 * blocks - 22 <= 1.01 * entropy + 16
+    assert code.size <= num_bytes(n, "int3")
 
 
 @pytest.mark.parametrize(("precision", "top"), [("int8", 127), ("int4", 7)])
@@ -51,16 +74,19 @@ def test_bfloat16_is_torchs() -> None:
 def test_the_error_is_bounded_and_coding_twice_changes_nothing(precision: Precision, values: np.ndarray) -> None:
     code = quantise(values, precision)
     read = dequantise(code, precision, values.size)
-    assert code.size == num_bytes(values.size, precision)
+    length = num_bytes(values.size, precision)
+    assert code.size <= length if precision == "int3" else code.size == length
     relative = {
         "float16": 2.0**-11,
         "bfloat16": 2.0**-8,
         "int8": 0.5 * 1.01 / 127 + 2.0**-9,
         "int4": 0.5 * 1.01 / 7 + 2.0**-9,
+        "int3": 0.5 * 1.01 / 5 + 2.0**-9,
     }
-    for first in range(0, values.size, 64):
-        now = values[first : first + 64]
-        worst = np.abs(now - read[first : first + 64]).max()
+    width = BLOCK.get(precision, 64)
+    for first in range(0, values.size, width):
+        now = values[first : first + width]
+        worst = np.abs(now - read[first : first + width]).max()
         assert worst <= relative[precision] * np.abs(now).max() + 2.0**-24
     assert (dequantise(quantise(read, precision), precision, values.size) == read).all()
 
@@ -117,6 +143,14 @@ def test_what_was_not_coded_so_is_refused() -> None:
         bad[0] = 0x80 if place == 1 else bad[0]
         with pytest.raises(ValueError, match=sentence):
             dequantise(bad, "int4", 5)
+    fine = quantise(np.arange(5.0), "int3")
+    for bad in (fine[:1], fine[:-1], fine[:-2], np.append(fine, np.zeros(2, np.uint8)), np.zeros(40, np.uint8)):
+        with pytest.raises(ValueError, match=r"take 37 bytes|code"):
+            dequantise(bad, "int3", 5)
+    odd = fine.copy()
+    odd[2] ^= 1
+    with pytest.raises(ValueError, match="add up"):
+        dequantise(odd, "int3", 5)
     with pytest.raises(ValueError, match="finite"):
         dequantise(np.array([0, 0x7C], dtype=np.uint8), "float16", 1)
     with pytest.raises(ValueError, match="finite"):

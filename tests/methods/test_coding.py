@@ -13,14 +13,18 @@ from orthomesh.exchange.quantise import num_bytes, quantise, tell
 from orthomesh.experts.bank import get, put
 from orthomesh.experts.sketch import pack, task_sketch, unpack
 from orthomesh.methods.coding import (
+    bid_payload_bits,
+    code_bid,
     code_mask,
     code_sketch,
     coded,
     opened,
+    read_bid,
     read_mask,
     read_record,
     read_sketch,
     record,
+    wish,
 )
 from orthomesh.methods.parts import every_run
 from orthomesh.methods.setup import Setup
@@ -111,6 +115,22 @@ def test_a_relay_sends_the_very_bytes_and_adds_no_error() -> None:
 
 
 @pytest.mark.parametrize("mask_code", ["raw", "entropy"])
+def test_codes_of_any_length_go_through_relays(mask_code: Any) -> None:
+    c = SparseOrthogonal(values="int3", mask_code=mask_code, run=8)
+    runs = (0, 5), (1, 6, 7), (2,)
+    device, _ = cluster(*runs)
+    told = record(device, c)
+    read = read_record(told, SIZES, c)
+    values = {k: get(device.bank, f"member/{k}")["values"] for k in (1, 2)} | {0: device.own["sent"]}
+    for k, held in enumerate(runs):
+        expected = tell(values[k], None, "int3").sent
+        np.testing.assert_array_equal(read.joined[0].reshape(24, 8)[list(held)].ravel(), expected)
+    for bad in (told["values"][:-1], told["values"][:3], np.append(told["values"], np.uint8(0))):
+        with pytest.raises(ValueError, match="are not the values or masks of 3 members"):
+            read_record({**told, "values": bad}, SIZES, c)
+
+
+@pytest.mark.parametrize("mask_code", ["raw", "entropy"])
 def test_members_that_collide_are_joined_by_the_receiver(mask_code: Any) -> None:
     c = SparseOrthogonal(values="int8", mask_code=mask_code, run=8)
     device, full = cluster((0, 5), (5, 6))
@@ -196,6 +216,26 @@ def test_a_group_owes_what_coarse_values_left_out(play: Callable[..., Any], smal
     assert one["group"].tolist() == other["group"].tolist() == [0, 1]
     assert np.abs(one["owed"]).max() > 0
     np.testing.assert_array_equal(one["B"], other["B"])  # the mean of what was told, the same on both
+
+
+@pytest.mark.parametrize(("levels", "mask_code"), [(7, "raw"), (7, "entropy"), (2, "entropy"), (1, "entropy")])
+def test_a_bid_arrives_as_told_in_no_more_than_was_announced(levels: Any, mask_code: Any) -> None:
+    c, rng = SparseOrthogonal(mask_code=mask_code, bid_levels=levels), np.random.default_rng(1)
+    sizes = np.array([4000, 6000], np.uint32)
+    own = {"code": np.zeros(0, np.float16), "quota": np.array([250, 700], np.uint32), "sizes": sizes}
+    own["spans"] = np.ones(2, np.uint32)
+    wanted = wish(rng.random(10_000), (4000, 6000), own["quota"].astype(np.int64), c)
+    assert wanted.max() == levels
+    code = code_bid(wanted, c)
+    assert 0.9 * bid_payload_bits(own, c) - 2048 <= 8 * code.size <= bid_payload_bits(own, c)
+    np.testing.assert_array_equal(read_bid(code, 10_000, c), wanted)
+    with pytest.raises(ValueError, match=r"a bid for|a code"):
+        read_bid(code[:-2], 10_000, c)
+
+
+def test_raw_bids_have_all_levels(tiny_setup: Setup) -> None:
+    with pytest.raises(ValueError, match="bid_levels other than 7 need mask_code: entropy"):
+        SparseOrthogonal(mask_code="raw", bid_levels=2).build(tiny_setup)
 
 
 def test_coarse_values_are_told_whole(tiny_setup: Setup) -> None:

@@ -19,8 +19,12 @@ Level = Literal["matrix", "layer", "global"]
 
 BITS = 3
 """Bits of a bid for a position."""
-STEPS = ((3, 1), (2, 1), (3, 2), (1, 1), (2, 3), (1, 2), (1, 4))
-"""Level n of a bid goes to the best num/den of the quota, n = 1..7; 0 to the rest."""
+STEPS = {
+    7: ((3, 1), (2, 1), (3, 2), (1, 1), (2, 3), (1, 2), (1, 4)),
+    2: ((3, 2), (1, 2)),
+    1: ((3, 2),),
+}
+"""By number of levels above 0: level n of a bid goes to the best num/den of the quota, n = 1..; 0 to the rest."""
 _AGREED: WeakValueDictionary[tuple[bytes, int], Array] = WeakValueDictionary()
 """Packed masks that somebody in this process still holds, by digest of what was asked and device."""
 
@@ -101,27 +105,46 @@ def magnitude_mask(
     return top_mask(np.abs(score), sizes, quota)
 
 
-def bid(score: Float[np.ndarray, " n"], sizes: Sequence[int], quota: Int[np.ndarray, " G"]) -> UInt8[np.ndarray, " n"]:
-    """How much a device wants each position, in three bits, from the rank of its score within the group.
+def bid(
+    score: Float[np.ndarray, " n"], sizes: Sequence[int], quota: Int[np.ndarray, " G"], levels: int = 7
+) -> UInt8[np.ndarray, " n"]:
+    """How much a device wants each position, in at most three bits, from the rank of its score within the group.
 
-    Level 7 goes to the best quarter of the quota, 4 to the rest of the quota that is not in its better two thirds,
-    1 to what lies between twice and three times the quota, 0 to everything beyond (`STEPS`). Ranks, not scores, so
-    that the bids of devices with different losses compare.
+    Of seven, level 7 goes to the best quarter of the quota, 4 to the rest of the quota that is not in its better two
+    thirds, 1 to what lies between twice and three times the quota, 0 to everything beyond (`STEPS`). Ranks, not scores,
+    so that the bids of devices with different losses compare.
 
     Args:
         score: larger is better. [sum d r]
         sizes: positions of every group. [G]
         quota: entries the device is owed in every group. [G]
+        levels: above 0, of those in `STEPS`; few say less, and take fewer bits at their entropy.
 
     Returns:
-        Levels in 0..7. [sum d r]
+        Levels in 0..`levels`. [sum d r]
     """
-    levels = np.zeros(score.shape, dtype=np.uint8)
+    wanted = np.zeros(score.shape, dtype=np.uint8)
     for cut, keep in zip(slices(sizes), quota.tolist(), strict=True):
         order = _ranked(score[cut])
-        for level, (num, den) in enumerate(STEPS, 1):
-            levels[cut][order[: -(-num * keep // den)]] = level
-    return levels
+        for level, (num, den) in enumerate(STEPS[levels], 1):
+            wanted[cut][order[: -(-num * keep // den)]] = level
+    return wanted
+
+
+def bid_bits(sizes: Sequence[int], quota: Int[np.ndarray, " G"], levels: int = 7) -> float:
+    r"""Entropy of a bid whose groups of matrices are coded together, in bits.
+
+    .. math::  -\sum_\ell n_\ell \log_2 (n_\ell / n)
+
+    with :math:`n_\ell` positions at level l, which the quotas say.
+
+    >>> round(bid_bits((800,), np.array([100])) / 800, 2), round(bid_bits((800,), np.array([50]), 2) / 800, 2)
+    (1.92, 0.53)
+    """
+    beyond = [[min(n, -(-num * k // den)) for num, den in STEPS[levels]] for n, k in zip(sizes, quota, strict=True)]
+    held = -np.diff(np.array([sum(sizes), *np.sum(beyond, axis=0), 0], dtype=np.float64))
+    held = held[held > 0]
+    return float(-(held * np.log2(held / held.sum())).sum()) + 0.0
 
 
 def _ranked(score: Array) -> Array:

@@ -1,7 +1,8 @@
-r"""Values in 16, 8 or 4 bits: the largest magnitude of every block of 64 sets its scale, residuals are remembered.
+r"""Values in 16, 8, 4 or 3 bits: the largest magnitude of every block sets its scale, residuals are remembered.
 
-Zero-point free and symmetric: codes -127..127 or -7..7 times a scale in bfloat16, that is 8.25 and 4.25 bits a value.
-What was coded once codes to the same bits again, so that who passes values on neither loses nor adds anything.
+Zero-point free and symmetric: codes -127..127 or -7..7 times a scale in bfloat16 for each 64, that is 8.25 and 4.25
+bits a value; codes -5..5 for each 256 at their entropy, which is 3.2 bits for a trained B under its mask. What was
+coded once codes to the same bits again, so that who passes values on neither loses nor adds anything.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from jaxtyping import Float, Float32, UInt8
 
 from ..rng import stream
 from ..types import Array
+from .entropy import decode_levels, encode_levels
 
-Precision = Literal["float16", "bfloat16", "int8", "int4"]
+Precision = Literal["float16", "bfloat16", "int8", "int4", "int3"]
 """How values travel."""
-BLOCK = 64
+BLOCK = {"int8": 64, "int4": 64, "int3": 256}
 """Neighbouring values that share a scale."""
-TOP = {"int8": 127, "int4": 7}
+TOP = {"int8": 127, "int4": 7, "int3": 5}
 """Largest code."""
 _LEAST = np.float32(2.0**-118)
 """Smallest scale; the product with any code is a normal number."""
@@ -33,14 +35,15 @@ class Told(NamedTuple):
 
 
 def num_bytes(num: int, precision: Precision) -> int:
-    """Bytes of so many values.
+    """Bytes of so many values; of `int3`, whose codes are at their entropy, the most it can be.
 
-    >>> [num_bytes(128, p) for p in ("float16", "bfloat16", "int8", "int4")]
-    [256, 256, 132, 68]
+    >>> [num_bytes(128, p) for p in ("float16", "bfloat16", "int8", "int4", "int3")]
+    [256, 256, 132, 68, 91]
     """
     if precision in ("float16", "bfloat16"):
         return 2 * num
-    return 2 * -(-num // BLOCK) + (num if precision == "int8" else -(-num // 2))
+    codes = {"int8": num, "int4": -(-num // 2), "int3": -(-11 * num // 25) + 32}  # log2(11) / 8 is below 0.44
+    return 2 * -(-num // BLOCK[precision]) + codes[precision]
 
 
 def quantise(
@@ -49,7 +52,7 @@ def quantise(
     r"""Values as they travel.
 
     .. math::  s_b = \mathrm{bf16}\big( \max_{i \in b} |v_i| / q \big), \quad c_i = \mathrm{round}(v_i / s_b),
-               \quad q = 127, 7
+               \quad q = 127, 7, 5
 
     Rounded to the nearest, the error is at most :math:`s_b (1/2 + q 2^{-9})`, and coding what was read changes nothing.
 
@@ -60,7 +63,7 @@ def quantise(
             to the nearest.
 
     Returns:
-        Scales of all blocks, then codes. [num_bytes]
+        Scales of all blocks, then codes. [num_bytes], or up to that many of `int3`
 
     Raises:
         ValueError: values that are not finite, or beyond what the precision holds.
@@ -77,7 +80,8 @@ def quantise(
     if precision == "bfloat16":
         return _bfloat16(v).view(np.uint8)
     top = TOP[precision]
-    blocks = np.zeros((-(-v.size // BLOCK), BLOCK), dtype=np.float32)
+    width = BLOCK[precision]
+    blocks = np.zeros((-(-v.size // width), width), dtype=np.float32)
     blocks.ravel()[: v.size] = v
     largest = np.abs(blocks).max(axis=1)
     scales = _bfloat16(np.where(largest > 0, np.maximum(largest / np.float32(top), _LEAST), np.float32(0)))
@@ -85,7 +89,9 @@ def quantise(
     ratio = blocks / step[:, None]
     codes = np.rint(ratio) if draw is None else np.floor(ratio + draw.random(ratio.shape, dtype=np.float32))
     raised = (np.clip(codes, -top, top).ravel()[: v.size] + top).astype(np.uint8)
-    if precision == "int4":
+    if precision == "int3":
+        raised = encode_levels(raised, 2 * top + 1)
+    elif precision == "int4":
         even = np.zeros(-(-raised.size // 2) * 2, dtype=np.uint8)
         even[: raised.size] = raised
         raised = even[::2] | even[1::2] << np.uint8(4)
@@ -98,8 +104,10 @@ def dequantise(code: UInt8[np.ndarray, " b"], precision: Precision, num: int) ->
     Raises:
         ValueError: a code of another length, scales that are negative or not finite, codes that nothing codes to.
     """
-    if code.dtype != np.uint8 or code.shape != (num_bytes(num, precision),):
-        raise ValueError(f"{num} values of {precision} take {num_bytes(num, precision)} bytes, got {code.shape}")
+    length, least = num_bytes(num, precision), 2 * -(-num // BLOCK.get(precision, 1))
+    right = code.size == length if precision != "int3" else least <= code.size <= length
+    if code.dtype != np.uint8 or code.ndim != 1 or not right:
+        raise ValueError(f"{num} values of {precision} take {length} bytes, got {code.shape}")
     raw = code.tobytes()
     if precision in ("float16", "bfloat16"):
         wide = (
@@ -110,7 +118,7 @@ def dequantise(code: UInt8[np.ndarray, " b"], precision: Precision, num: int) ->
         if not np.isfinite(wide).all():
             raise ValueError("values that are not finite were received")
         return np.asarray(wide, dtype=np.float32)
-    num_blocks, top = -(-num // BLOCK), TOP[precision]
+    num_blocks, top = -(-num // BLOCK[precision]), TOP[precision]
     scales = _widened(np.frombuffer(raw, "<u2", count=num_blocks))
     if not (np.isfinite(scales).all() and (scales >= 0).all()):
         raise ValueError("scales that are negative or not finite were received")
@@ -120,10 +128,12 @@ def dequantise(code: UInt8[np.ndarray, " b"], precision: Precision, num: int) ->
         if codes[num:].any():
             raise ValueError("codes follow the last value")
         codes = codes[:num]
+    elif precision == "int3":
+        codes = decode_levels(codes, 2 * top + 1, num)
     if codes.size and int(codes.max()) > 2 * top:
         raise ValueError(f"a code beyond {top} was received")
     with np.errstate(over="ignore"):
-        values = (codes.astype(np.float32) - top) * np.repeat(scales, BLOCK)[:num]
+        values = (codes.astype(np.float32) - top) * np.repeat(scales, BLOCK[precision])[:num]
     if not np.isfinite(values).all():
         raise ValueError("values that are not finite were received")
     return np.asarray(values, dtype=np.float32)

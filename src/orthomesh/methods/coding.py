@@ -12,13 +12,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..adapters.mask import BITS, bid, pack_bid, unpack_bid
+from ..adapters.mask import BITS, bid, bid_bits, pack_bid, unpack_bid
 from ..exchange.entropy import decode_levels, decode_mask, encode_levels, encode_mask, entropy_bits
 from ..exchange.quantise import dequantise, num_bytes, quantise
 from ..exchange.union import join
 from ..experts.bank import ClusterRecord, load, store
 from ..types import Array, Arrays, DeviceState
-from .parts import by_run, cluster_record, every_run, fixed_bits, unpack
+from .parts import by_run, cluster_record, every_run, fixed_bits, shape, unpack
 from .sparse_orthogonal import SparseOrthogonal
 
 
@@ -35,9 +35,16 @@ def payload_bits(own: Arrays, quota: Array, c: SparseOrthogonal) -> int:
     return fixed_bits(mask, told) + 8 * num_bytes(active, c.values)
 
 
+def bid_payload_bits(own: Arrays, c: SparseOrthogonal) -> int:
+    """Size of a device's bid, with what else a group's first tells with it."""
+    sizes, quota = every_run(*shape(own), c.run)
+    levels = BITS * sum(sizes) if c.mask_code == "raw" else math.ceil(1.02 * bid_bits(sizes, quota, c.bid_levels))
+    return levels + 16 * own["code"].size + 32 * quota.size + 2048
+
+
 def code_bid(levels: Array, c: SparseOrthogonal) -> Array:
     """A bid as it travels."""
-    return pack_bid(levels) if c.mask_code == "raw" else encode_levels(levels, 1 << BITS)
+    return pack_bid(levels) if c.mask_code == "raw" else encode_levels(levels, c.bid_levels + 1)
 
 
 def read_bid(code: Array, num: int, c: SparseOrthogonal) -> Array:
@@ -46,12 +53,12 @@ def read_bid(code: Array, num: int, c: SparseOrthogonal) -> Array:
     Raises:
         ValueError: no bid for as many.
     """
-    return unpack_bid(code, num) if c.mask_code == "raw" else decode_levels(code, 1 << BITS, num)
+    return unpack_bid(code, num) if c.mask_code == "raw" else decode_levels(code, c.bid_levels + 1, num)
 
 
 def wish(score: Array, sizes: tuple[int, ...], quota: Array, c: SparseOrthogonal) -> Array:
     """Levels of a device's bid for runs of neighbouring entries, from its score of entries."""
-    return bid(by_run(score, c.run), sizes, quota)
+    return bid(by_run(score, c.run), sizes, quota, c.bid_levels)
 
 
 def code_mask(packed: Array, sizes: Array, c: SparseOrthogonal) -> Array:
@@ -155,11 +162,10 @@ def record(device: DeviceState, c: SparseOrthogonal) -> dict[str, Array]:
     if c.sketch_bits == 8:
         out["sketches"] = r.sketches
     if coarse:
-        out["values"] = np.concatenate([quantise(a[m], c.values) for a, m in zip(r.joined, r.masks, strict=True)])
+        values = [quantise(row[mask], c.values) for row, mask in zip(r.joined, r.masks, strict=True)]
+        out["values"] = _listed(values) if c.values == "int3" else np.concatenate(values)
     if c.mask_code == "entropy":
-        masks = [code_mask(packed, device.own["sizes"], c) for packed in out["masks"]]
-        lengths = np.array([m.size for m in masks], dtype="<u4").view(np.uint8)
-        out["masks"] = np.concatenate([lengths, *masks])
+        out["masks"] = _listed([code_mask(packed, device.own["sizes"], c) for packed in out["masks"]])
     return out
 
 
@@ -179,10 +185,7 @@ def read_record(parts: Arrays, sizes: Array, c: SparseOrthogonal) -> ClusterReco
     if packed.ndim != 2 or packed.shape[1] != -(-num // 8) or "values" not in parts:
         raise ValueError(f"masks of shape {packed.shape} do not fit {members} members and {num} entries")
     held = [int(n) for n in np.unpackbits(packed, axis=1, count=num).sum(axis=1)]
-    ends = np.cumsum([num_bytes(n, c.values) for n in held])
-    if parts["values"].shape != (int(ends[-1]),):
-        raise ValueError(f"{parts['values'].size} bytes of values do not fit masks of {held} entries")
-    codes = np.split(parts["values"], ends[:-1])
+    codes = _cut(parts["values"], members, None if c.values == "int3" else [num_bytes(n, c.values) for n in held])
     values = [dequantise(code, c.values, n) for code, n in zip(codes, held, strict=True)]
     r = load({**parts, "masks": packed, "values": np.concatenate(values)}, num, apart=True)
     rows = dict(zip(r.members, r.joined, strict=True))
@@ -190,13 +193,21 @@ def read_record(parts: Arrays, sizes: Array, c: SparseOrthogonal) -> ClusterReco
     return ClusterRecord(**{**{n: getattr(r, n) for n in r.__dataclass_fields__}, "joined": joined})
 
 
-def _cut(code: Array, members: int) -> Sequence[Array]:
-    """Codes of as many masks; their lengths stand in front.
+def _listed(codes: Sequence[Array]) -> Array:
+    """Codes one after the other, their lengths in front."""
+    return np.concatenate([np.array([code.size for code in codes], dtype="<u4").view(np.uint8), *codes])
+
+
+def _cut(code: Array, members: int, lengths: Sequence[int] | None = None) -> Sequence[Array]:
+    """A code for each of so many members; unless their lengths are known, these stand in front.
 
     Raises:
         ValueError: lengths that do not add up.
     """
-    lengths = np.frombuffer(code[: 4 * members].tobytes(), dtype="<u4").astype(np.int64)
-    if not members or lengths.size != members or 4 * members + int(lengths.sum()) != code.size:
-        raise ValueError(f"{code.size} bytes are not the masks of {members} members")
-    return np.split(code[4 * members :], np.cumsum(lengths)[:-1])
+    front = 4 * members if lengths is None else 0
+    whole = members > 0 and code.size >= front
+    if whole and lengths is None:
+        lengths = np.frombuffer(code[:front].tobytes(), dtype="<u4").tolist()
+    if not whole or lengths is None or front + sum(lengths) != code.size:
+        raise ValueError(f"{code.size} bytes are not the values or masks of {members} members")
+    return np.split(code[front:], np.cumsum(lengths)[:-1])

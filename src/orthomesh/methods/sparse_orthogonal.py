@@ -62,6 +62,9 @@ class SparseOrthogonal:
     """R2: whether each matrix has a quota, each transformer block, or all together (LoRI)."""
     run: Annotated[int, Field(ge=1, le=4096)] = 1
     """R8: neighbouring entries of a row of B that are active or not together; mask and bids shrink by as much."""
+    bid_levels: Literal[7, 2, 1] = 7
+    """R3: how finely a device tells which positions it wants; fewer take fewer bits and lose some of what they would
+    have won."""
     warmup_steps: Annotated[int, Field(ge=1)] | None = None
     """R2: dense steps before the mask; none: the whole first round."""
     masks: Literal["negotiated", "independent"] = "negotiated"
@@ -82,8 +85,8 @@ class SparseOrthogonal:
     change: Annotated[float, Field(ge=0)] = 0.5
     """R12: enough is this relative change since they were last sent."""
     values: Precision = "float16"
-    """R8: how entries of B travel. `int8` and `int4` share a scale among 64; groups of `pool` make up for what one
-    telling left out in the next."""
+    """R8: how entries of B travel. `int8` and `int4` share a scale among 64, `int3` (eleven codes, at their entropy)
+    among 256; groups of `pool` make up for what one telling left out in the next."""
     deltas: Precision | None = None
     """R8: how the change since the last telling travels inside a cluster, where all who are told have that; none:
     values travel whole. Between clusters they do in any case."""
@@ -145,6 +148,8 @@ class SparseOrthogonal:
             raise ValueError("overhear needs cast: broadcast, in unicast nobody hears what is meant for others")
         if self.pool is not None and self.deltas is not None:
             raise ValueError("pool needs deltas: null, since a group averages whole values")
+        if self.bid_levels != 7 and self.mask_code == "raw":
+            raise ValueError("bid_levels other than 7 need mask_code: entropy, three bits are what raw bids have")
         coarse = self.values != "float16" or self.deltas is not None or self.sketch_bits == 8
         if self.on_infeasible != "drop_link" and coarse:
             raise ValueError("values, deltas and sketch_bits other than plain need on_infeasible: drop_link")

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..adapters.mask import BITS, merged, spans
+from ..adapters.mask import merged, spans
 from ..exchange.intercluster import is_due
 from ..exchange.payload import Section, decode, encode
 from ..exchange.quantise import tell, tell_change
@@ -16,7 +16,7 @@ from ..types import Array, Arrays, Column, DeviceState, Edge, Envelope, Facts, F
 from ..wireless.link import max_power_w
 from .agreement import agree, offer
 from .clusters import Limits, agreement, arrange, exchange_phases, power_w, talk
-from .coding import coded, is_coarse, opened, payload_bits, record
+from .coding import bid_payload_bits, coded, is_coarse, opened, payload_bits, record
 from .detours import detours
 from .parts import STATICS, agreed, change, fixed_bits, holds, member_parts, shape, unpack, values
 from .pooling import averaged, groups
@@ -70,7 +70,7 @@ def describe(device: DeviceState, t: Round, c: SparseOrthogonal) -> Facts:
     told = encode([Section("codes" if n in ("code", "error") else "control", n, a) for n, a in public.items()])
     size = payload_bits(own, quota, c)
     if "mask" not in own:
-        size = max(size, BITS * own["B"].size // c.run + 16 * own["code"].size + 32 * quota.size + 2048)  # of a bid
+        size = max(size, bid_payload_bits(own, c))
     return Facts(id=device.id, public=public, columns=told.columns, payload_bits=size)
 
 
