@@ -253,7 +253,7 @@ def all_choices(
     for label, bank in per_token.items():
         found[label] = {"accuracy": mean(answering.answer(base, bank, rows).right)}
     with holding(base.slots, z_scored(base, Bank(experts=coded, choice="norm"), own)):
-        found["largest norm, z-scored (SEQR)"] = {"accuracy": mean(answering._score(base, rows))}
+        found["largest norm, z-scored (SEQR)"] = {"accuracy": mean(answering._score(base, rows) == answering.RIGHT)}
     return found
 
 

@@ -219,6 +219,23 @@ def test_slots_are_empty_afterwards(small: Base) -> None:
     assert all(slot.held is None for slot in small.slots.values())
 
 
+def test_a_model_whose_likelihoods_are_no_numbers_has_chosen_nothing(small: Base) -> None:
+    """The first of the choices, or the first token, would be the largest of no numbers."""
+    lost = replace(expert(small, 1), B=np.full(small.layout.num_expansion, np.nan, dtype=np.float32))
+    rows = guesses(6)
+    rows += [row._replace(target=row.choices[0]) for row in rows if row.choices]
+    rows += [rows[0]._replace(choices=(), target=(0, 0))]
+    answers = answer(small, Bank(experts=(lost,)), rows)
+    assert not answers.right.any()
+    assert answers.undecided == tuple(range(len(rows)))
+    assert answer(small, Bank(experts=(expert(small, 1),)), rows).undecided == ()
+    nothing = np.full(2, np.nan)
+    row = Row((5,), (7, 1), ((7, 1), (8, 1)), False)
+    assert module._together(row, nothing, np.log([0.5, 0.5]), np.log([0.5, 0.5])) == module.UNDECIDED
+    free = row._replace(choices=(), target=(0, 1))
+    assert module._together(free, np.full((2, 9), np.nan), np.zeros((2, 9)), np.zeros(2)) == module.UNDECIDED
+
+
 def test_a_checked_answer_is_written_as_generate_writes_it() -> None:
     """Greedy, with an expert worn, until the end token or the context is full."""
     base = load_base(ModelSettings())

@@ -109,8 +109,8 @@ def test_a_mixture_on_paper() -> None:
     # choice 0 by one, choice 1 by the other, who is surer in absolute terms: 0.6 x 0.02 + 0.4 x 0 < 0.4 x 0.05
     row = Row((5,), (8, 1), ((7, 1), (8, 1)), False)
     one, other = np.log([0.02, 0.001]), np.log([1e-9, 0.05])
-    assert module._together(row, one, other, np.log([0.6, 0.4]))
-    assert not module._together(row, one, other, np.log([0.9, 0.1]))
+    assert module._together(row, one, other, np.log([0.6, 0.4])) == module.RIGHT
+    assert module._together(row, one, other, np.log([0.9, 0.1])) == module.WRONG
     # free, two tokens: after the first, which only the other finds likely, the other decides
     free, shares = row._replace(choices=()), np.log([0.6, 0.4])
     a, b = np.full((2, 9), 1e-6), np.full((2, 9), 1e-6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,10 @@ def test_choices_are_as_likely_and_the_same_are_right(embedded: Base, chosen: li
         == [samples[n]["acc"] == 1 for n in samples]
     )
     assert 0 < right.sum() < len(rows)
+    lost = replace(bank.experts[0], B=np.full_like(bank.experts[0].B, np.nan))
+    for asked in (chosen[:6], None):
+        nothing = answer(embedded, Bank(experts=(lost,)), rows[:6], asked)
+        assert (nothing.right.any(), nothing.undecided) == (False, tuple(range(6)))
 
 
 def test_what_is_written_is_the_same(embedded: Base) -> None:

@@ -36,7 +36,8 @@ class Score(NamedTuple):
     """Outcome of one task: prompts asked, answered rightly, and sent to an expert that owns the task.
 
     routed is -1 where no expert was chosen. cut: prompts that were too long for the context. unread: answers that are
-    none, e.g. without a number where one was asked for; they count as wrong.
+    none, e.g. without a number where one was asked for, or of a model whose likelihoods are no numbers; they count as
+    wrong.
     """
 
     asked: int
@@ -81,7 +82,7 @@ def sit(job: tuple[DeviceState, tuple[str, ...]], bank: Callable[[DeviceState], 
         routed = int(np.isin(given.chosen, owners[task]).sum()) if experts.choice in ONCE else -1
         said = {n: judge(rows[n].check, text) for n, text in given.written.items()}
         right = int(given.right.sum()) + sum(verdict == "right" for verdict in said.values())
-        unread = sum(verdict == "unread" for verdict in said.values())
+        unread = sum(verdict == "unread" for verdict in said.values()) + len(given.undecided)
         scores[task] = Score(len(rows), right, routed, sum(row.cut for row in rows), unread)
     return scores
 

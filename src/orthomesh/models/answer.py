@@ -33,13 +33,19 @@ SHARED = 16
 """Rows at a time of which all probabilities are kept, where two experts share them."""
 
 
+RIGHT, WRONG, UNDECIDED = 1, 0, -1
+"""Verdicts on an answer."""
+
+
 class Answers(NamedTuple):
     """right: whether each row was answered rightly. [N]  chosen: owner of who answered, -1 for nobody or all. [N]
-    written: what was written for rows with a check, by index; whether it is right is for others to say."""
+    written: what was written for rows with a check, by index; whether it is right is for others to say. undecided: rows
+    of which no choice, or no token, was the likeliest, as the model's numbers are none; they count as wrong."""
 
     right: Array
     chosen: Array
     written: dict[int, str] = {}  # noqa: RUF012, never changed
+    undecided: tuple[int, ...] = ()
 
 
 @torch.no_grad()
@@ -86,31 +92,32 @@ def answer(
     Returns:
         Which rows were right, and who answered.
     """
-    right = np.zeros(len(rows), dtype=bool)
+    verdicts = np.zeros(len(rows), dtype=np.int8)
     chosen = np.full(len(rows), -1)
     written: dict[int, str] = {}
     for group, owners, ready in _shares(base, bank, rows):
         picked = [rows[int(n)] for n in group]
         if isinstance(ready, Verdict):
-            right[group] = answer_shared(base, bank, picked, ready)
+            verdicts[group] = answer_shared(base, bank, picked, ready)
         else:
             with ready:
                 told = None if examples is None else score(base, [examples[int(n)] for n in group], longest)
-                right[group], said = _scored(base, picked, told, longest)
+                verdicts[group], said = _scored(base, picked, told, longest)
                 written |= {int(group[n]): text for n, text in said.items()}
         chosen[group] = owners
-    return Answers(right, chosen, written)
+    return Answers(verdicts == RIGHT, chosen, written, tuple(np.flatnonzero(verdicts == UNDECIDED).tolist()))
 
 
 def _scored(base: Base, rows: Sequence[Row], told: Scored | None, longest: int) -> tuple[Array, dict[int, str]]:
-    """Which rows are right, and what is written for those with a check, told by the harness or found by ourselves."""
+    """Verdicts on rows, and what is written for those with a check, told by the harness or found by ourselves."""
     if told is None:
         return _score(base, rows), {n: write(base, row, longest) for n, row in enumerate(rows) if row.check}
-    right = np.zeros(len(rows), dtype=bool)
+    verdicts = np.zeros(len(rows), dtype=np.int8)
     rest = [n for n in range(len(rows)) if n not in told.right and n not in told.written]
-    right[rest] = _score(base, [rows[n] for n in rest])
-    right[list(told.right)] = list(told.right.values())
-    return right, dict(told.written)
+    verdicts[rest] = _score(base, [rows[n] for n in rest])
+    verdicts[list(told.right)] = [RIGHT if right else WRONG for right in told.right.values()]
+    verdicts[list(told.undecided)] = UNDECIDED
+    return verdicts, dict(told.written)
 
 
 @torch.no_grad()
@@ -155,11 +162,12 @@ def answer_shared(base: Base, bank: Bank, rows: Sequence[Row], verdict: Verdict)
         verdict: of these rows; w is `weight`, the experts are `best` and `second`.
 
     Returns:
-        One truth value a row. [N]
+        A verdict a row: `RIGHT`, `WRONG` or `UNDECIDED`. [N]
     """
     sides = [_by(base, bank, rows, who) for who in (verdict.best, verdict.second)]
     shares = np.log(np.stack([verdict.weight, 1 - verdict.weight]))
-    return np.array([_together(row, sides[0][n], sides[1][n], shares[:, n]) for n, row in enumerate(rows)], dtype=bool)
+    found = [_together(row, sides[0][n], sides[1][n], shares[:, n]) for n, row in enumerate(rows)]
+    return np.array(found, dtype=np.int8)
 
 
 def _by(base: Base, bank: Bank, rows: Sequence[Row], who: Array) -> dict[int, Array]:
@@ -182,15 +190,17 @@ def _token_likelihoods(base: Base, rows: Sequence[Row]) -> list[Array]:
     return [logp[n, -len(row.target) :] for n, row in enumerate(rows)]
 
 
-def _together(row: Row, one: Array, other: Array, shares: Array) -> bool:
-    """Whether the mixture of two answers rightly."""
+def _together(row: Row, one: Array, other: Array, shares: Array) -> int:
+    """The verdict on the mixture of two."""
+    if np.isnan(one).any() or np.isnan(other).any():
+        return UNDECIDED
     if row.choices:
-        return row.choices[int(np.logaddexp(shares[0] + one, shares[1] + other).argmax())] == row.target
+        return _verdict(row, np.logaddexp(shares[0] + one, shares[1] + other))
     target = np.array(row.target)
     places = np.arange(len(target))
     before = [np.concatenate([[0.0], np.cumsum(side[places, target])[:-1]])[:, None] for side in (one, other)]
     both = np.logaddexp(shares[0] + before[0] + one, shares[1] + before[1] + other)
-    return bool((both.argmax(1) == target).all())
+    return RIGHT if (both.argmax(1) == target).all() else WRONG
 
 
 def choose(base: Base, bank: Bank, rows: Sequence[Row]) -> Verdict:
@@ -303,25 +313,30 @@ def _groups(count: int) -> Iterator[range]:
 
 @torch.no_grad()
 def _score(base: Base, rows: Sequence[Row]) -> Array:
-    right = np.zeros(len(rows), dtype=bool)
+    """Verdicts on rows; those with a check are wrong until somebody has looked at them. [N]"""
+    verdicts = np.zeros(len(rows), dtype=np.int8)
     free = [n for n, row in enumerate(rows) if not row.choices and row.check is None]
     for group in _groups(len(free)):
         picked = [free[n] for n in group]
         batch = collate(base, [(rows[n].prompt, rows[n].target) for n in picked])
-        guess = logits_before_targets(base, batch).argmax(-1)
-        right[picked] = ((guess == batch.targets) | (batch.targets < 0)).all(1).cpu().numpy()
+        largest, guess = logits_before_targets(base, batch).max(-1)  # that of no numbers is none
+        right = ((guess == batch.targets) | (batch.targets < 0)).all(1)
+        known = (largest.isfinite() | (batch.targets < 0)).all(1)
+        verdicts[picked] = torch.where(known, right.long(), UNDECIDED).cpu().numpy()
     for num_choices in sorted({len(row.choices) for row in rows} - {0}):
         among = [n for n, row in enumerate(rows) if len(row.choices) == num_choices]
         for group in _groups(len(among)):
             picked = [among[n] for n in group]
-            right[picked] = _score_choices(base, [rows[n] for n in picked])
-    return right
+            likely = choice_likelihoods(base, [rows[n] for n in picked])
+            verdicts[picked] = [_verdict(rows[n], likely[k]) for k, n in enumerate(picked)]
+    return verdicts
 
 
-def _score_choices(base: Base, rows: Sequence[Row]) -> Array:
-    """Whether the target is the likeliest choice."""
-    best = choice_likelihoods(base, rows).argmax(1).tolist()
-    return np.array([row.choices[b] == row.target for row, b in zip(rows, best, strict=True)])
+def _verdict(row: Row, likely: Array) -> int:
+    """Whether the target is the likeliest choice, if any is. likely: log-likelihoods of all. [C]"""
+    if not np.isfinite(likely.max()):  # NaN if one of them is
+        return UNDECIDED
+    return RIGHT if row.choices[int(likely.argmax())] == row.target else WRONG
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -22,10 +23,12 @@ BATCH = 16
 
 
 class Scored(NamedTuple):
-    """By index of the example. right: those with choices. written: what follows the prompt of those with a check."""
+    """By index of the example. right: those with choices. written: what follows the prompt of those with a check.
+    undecided: those of whose choices none is the likeliest, as their likelihoods are no numbers."""
 
     right: Mapping[int, bool]
     written: Mapping[int, str]
+    undecided: tuple[int, ...] = ()
 
 
 def score(base: Base, examples: Sequence[Example], longest: int) -> Scored:
@@ -40,12 +43,14 @@ def score(base: Base, examples: Sequence[Example], longest: int) -> Scored:
     free = {n: e for n, e in enumerate(examples) if not e.choices and e.check is not None}
     context = int(getattr(base.model.config, "max_position_embeddings", None) or base.max_length)
     room = min(longest, context // 2)
-    right = {n: sample["acc"] == 1.0 for n, sample in _sat(base, _choice(base, chosen), base.max_length)}
+    samples = dict(_sat(base, _choice(base, chosen), base.max_length))
+    right = {n: sample["acc"] == 1.0 for n, sample in samples.items()}
+    none = tuple(n for n, s in samples.items() if not all(math.isfinite(likely) for likely, _ in s["filtered_resps"]))
     written = {
         n: str(sample["filtered_resps"][0])
         for n, sample in _sat(base, _writing(free, room), min(context, base.max_length + room))
     }
-    return Scored(right, written)
+    return Scored(right, written, none)
 
 
 def _choice(base: Base, examples: Mapping[int, Example]) -> dict[str, Any]:
