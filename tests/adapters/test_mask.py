@@ -23,7 +23,6 @@ from orthomesh.adapters.mask import (
     magnitude_mask,
     merged,
     negotiate,
-    negotiated,
     pack_bid,
     quotas,
     spans,
@@ -201,21 +200,6 @@ def test_what_is_taken_is_left_alone_while_there_is_room(cluster: Cluster, data:
             held = np.sum([masks[k][cut] for k in bids], axis=0)
             assert held.max() <= 1
             assert not held[taken[cut]].any()
-
-
-@given(clusters(), st.data(), st.sampled_from([1, 3]))
-def test_whoever_asks_the_same_shares_what_was_found(cluster: Cluster, data: st.DataObject, run: int) -> None:
-    bids, sizes, quota = cluster
-    taken = data.draw(hnp.arrays(np.bool_, sum(sizes)))
-    found, again = (negotiated(bids, sizes, quota, taken, run) for _ in range(2))
-    assert all(again[k] is mask for k, mask in found.items())
-    expected = negotiate(bids, sizes, quota, taken)
-    assert {k: a.tolist() for k, a in found.items()} == {
-        k: np.packbits(np.repeat(mask, run)).tolist() for k, mask in expected.items()
-    }
-    more = {k: q + 1 for k, q in quota.items()}
-    other = negotiated(bids, sizes, more, taken, run)
-    assert all(other[k] is not mask for k, mask in found.items())
 
 
 @given(clusters(overloaded=False))

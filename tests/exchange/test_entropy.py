@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orthomesh.exchange import entropy
 from orthomesh.exchange.entropy import (
     decode_levels,
     decode_mask,
@@ -50,6 +51,28 @@ def test_a_plain_reader_reads_the_same() -> None:
     code = encode_symbols(symbols, counts)
     assert one_lane(code.tobytes(), counts.tolist(), 500) == symbols.tolist()
     assert (decode_symbols(code, counts, 500) == symbols).all()
+
+
+@settings(max_examples=30)
+@given(st.integers(1, 3000), st.integers(0, 99), st.data())
+def test_symbol_by_symbol_is_all_lanes_at_once(num: int, seed: int, data: st.DataObject) -> None:
+    shares = np.random.default_rng(seed).dirichlet(np.ones(5))
+    symbols, counts = np.random.default_rng(seed).choice(5, num, p=shares).astype(np.uint8), frequencies(shares)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(entropy, "LANE_BYTES", 40)  # several lanes
+        few = encode_symbols(symbols, counts).copy()
+        patch.setattr(entropy, "FEW", 0)
+        assert encode_symbols(symbols, counts).tobytes() == few.tobytes()
+        if data.draw(st.booleans()):
+            few[data.draw(st.integers(2, few.size - 1))] ^= data.draw(st.integers(1, 255))
+        read = []
+        for most in (0, 99):
+            patch.setattr(entropy, "FEW", most)
+            try:
+                read.append(decode_symbols(few, counts, num).tolist())
+            except ValueError as error:
+                read.append([str(error)])
+        assert read[0] == read[1]
 
 
 @pytest.mark.parametrize("density", [0.02, 0.05, 0.1, 0.125, 0.25, 0.38, 0.5, 0.9])

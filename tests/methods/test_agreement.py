@@ -12,7 +12,9 @@ from orthomesh.adapters.mask import bid, negotiate
 from orthomesh.exchange.entropy import encode_levels
 from orthomesh.exchange.payload import Section, decode, encode
 from orthomesh.experts.bank import get, places, put
+from orthomesh.methods import agreement
 from orthomesh.methods.agreement import agree, offer
+from orthomesh.methods.coding import code_bid
 from orthomesh.methods.parts import shape, unpack
 from orthomesh.methods.sparse_orthogonal import SparseOrthogonal
 from orthomesh.types import Array, DeviceState, Edge, Envelope, Phase, Round
@@ -188,3 +190,23 @@ def test_the_bid_of_a_group_needs_a_seed() -> None:
     phase = Phase(name="masks", edges=(edge, Edge(0, 1, carries=(0, 2))))
     with pytest.raises(ValueError, match=r"device 0 sent \['bid', 'quota'\]"):
         agree(device(2, [9, 8, 1, 2]), [Envelope(edge, encode(parts).payload)], phase, T, C)
+
+
+@pytest.mark.parametrize("c", [C, SparseOrthogonal(run=2, mask_code="raw")])
+def test_devices_of_one_process_that_ask_the_same_share_what_was_found(c: SparseOrthogonal) -> None:
+    levels = {k: np.array(bid, np.uint8) for k, bid in ((1, [7, 4, 0, 1]), (2, [7, 7, 0, 0]), (5, [0, 0, 7, 7]))}
+    told, owed = {k: code_bid(a, c) for k, a in levels.items()}, {k: np.array([2]) for k in levels}
+    closed = np.array([False, False, True, False])
+    found = agreement.settled(told, (4,), owed, closed, c)
+    expected = negotiate(levels, (4,), owed, closed)
+    assert {k: a.tolist() for k, a in found.items()} == {
+        k: np.packbits(np.repeat(mask, c.run)).tolist() for k, mask in expected.items()
+    }
+    again = agreement.settled({k: a.copy() for k, a in told.items()}, (4,), owed, closed, c)
+    assert all(again[k] is mask for k, mask in found.items())
+    for other in (
+        agreement.settled({**told, 2: code_bid(levels[1], c)}, (4,), owed, closed, c),
+        agreement.settled(told, (4,), {**owed, 2: np.array([1])}, closed, c),
+        agreement.settled(told, (4,), owed, ~closed, c),
+    ):
+        assert not any(other[k] is mask for k, mask in found.items())

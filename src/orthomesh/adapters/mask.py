@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from hashlib import blake2b
 from itertools import groupby
 from typing import Literal
-from weakref import WeakValueDictionary
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Integer, UInt8
@@ -25,8 +23,6 @@ STEPS = {
     1: ((3, 2),),
 }
 """By number of levels above 0: level n of a bid goes to the best num/den of the quota, n = 1..; 0 to the rest."""
-_AGREED: WeakValueDictionary[tuple[bytes, int], Array] = WeakValueDictionary()
-"""Packed masks that somebody in this process still holds, by digest of what was asked and device."""
 
 
 def quotas(sizes: Sequence[int], density: float) -> Int[np.ndarray, " L"]:
@@ -192,36 +188,6 @@ def negotiate(
         owed = np.array([int(quota[k][index]) for k in ids])
         masks[:, cut] = _match(worth[:, cut], owed, closed[cut])
     return {k: masks[row] for row, k in enumerate(ids)}
-
-
-def negotiated(
-    bids: Mapping[int, Array],
-    sizes: Sequence[int],
-    quota: Mapping[int, Array],
-    taken: Bool[np.ndarray, " n"],
-    run: int = 1,
-) -> dict[int, UInt8[np.ndarray, " b"]]:
-    """What `negotiate` finds, as bits; simulated devices of one cluster ask the same, and it is worked out once.
-
-    Args:
-        bids, sizes, quota, taken: as there.
-        run: neighbouring entries that each position stands for.
-
-    Returns:
-        Packed masks, which nobody may write to. {id: [ceil(sum d r / 8)]}
-    """
-    asked = blake2b(repr((sorted(bids), tuple(sizes), run)).encode(), digest_size=16)
-    for k in sorted(bids):
-        asked.update(bids[k].astype(np.uint8).tobytes() + np.asarray(quota[k]).astype(np.int64).tobytes())
-    asked.update(taken.tobytes())
-    key = asked.digest()
-    found = {k: mask for k in bids if (mask := _AGREED.get((key, k))) is not None}
-    if len(found) == len(bids):
-        return found
-    for k, mask in negotiate(bids, sizes, quota, taken).items():
-        found[k] = _AGREED[key, k] = np.packbits(np.repeat(mask, run))
-        found[k].flags.writeable = False
-    return found
 
 
 def _worth(levels: Array, device: int) -> Float[np.ndarray, " n"]:
