@@ -20,7 +20,8 @@ from torch import nn
 from orthomesh import peering
 from orthomesh.checkpoint import digest, load_devices
 from orthomesh.engines.deadlines import Patience
-from orthomesh.engines.peer import Peer, difference
+from orthomesh.engines.differing import difference
+from orthomesh.engines.peer import Peer
 from orthomesh.engines.wire import Stage
 from orthomesh.evaluation.record import Journal
 from orthomesh.experiment import Experiment, Progress, checkpoint_path, finish
