@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 from ..types import Array
+from .recall import recalled
 
 PRECISION = 16
 """Bits of a frequency; states keep between PRECISION and 32."""
@@ -157,6 +158,7 @@ def _decode_few(states: list[int], words: list[int], table: bytes, counts: Array
     return np.frombuffer(out, dtype=np.uint8)
 
 
+@recalled
 def encode_mask(mask: Bool[np.ndarray, " n"], sizes: Sequence[int] = ()) -> UInt8[np.ndarray, " b"]:
     r"""A mask in n H2(s) bits, each matrix at its own density.
 
@@ -190,6 +192,7 @@ def encode_mask(mask: Bool[np.ndarray, " n"], sizes: Sequence[int] = ()) -> UInt
     return np.concatenate(parts)
 
 
+@recalled
 def decode_mask(code: UInt8[np.ndarray, " b"], num: int, sizes: Sequence[int] = ()) -> Bool[np.ndarray, " n"]:
     """The mask of a code.
 
@@ -252,6 +255,7 @@ def _grouped(bits: Array, group: int) -> Array:
     return np.asarray(np.packbits(padded.reshape(-1, group), axis=1)[:, 0] >> (8 - group), dtype=np.uint8)
 
 
+@recalled
 def encode_levels(levels: UInt8[np.ndarray, " n"], num_levels: int) -> UInt8[np.ndarray, " b"]:
     """Levels of a bid in about their entropy: how often each occurs in 16 bit, then the code.
 
