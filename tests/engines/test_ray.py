@@ -90,3 +90,38 @@ def test_without_ray_the_engine_says_what_to_install(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ValueError, match=r"engine: ray is not installed; pip install 'orthomesh\[ray\]'"):
         ray_pool(1, 1)
+
+
+@pytest.mark.parametrize("failures", [1, 4])
+def test_a_start_that_takes_too_long_is_tried_again(failures: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    asked: list[dict[str, object]] = []
+
+    def init(**settings: object) -> None:
+        asked.append(settings)
+        if len(asked) <= failures:
+            raise Exception("The current node timed out during startup. This could happen because ...")  # as Ray does
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 1.0})
+    wanted = "this machine, asked 4 times: The current node timed out" if failures == 4 else "2 workers want 2 CPUs"
+    with pytest.warns(UserWarning, match="once more"), pytest.raises(ValueError, match=wanted):
+        ray_pool(2, 1)
+    assert len(asked) == min(failures + 1, 4)
+    assert all(settings["num_cpus"] == 2 for settings in asked)
+
+
+def test_a_cluster_that_is_not_there_is_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    def init(**settings: object) -> None:
+        raise ConnectionError(f"nobody at {settings['address']}")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    with pytest.raises(ValueError, match=r"no Ray cluster answers at 10\.0\.0\.9:1: nobody at 10\.0\.0\.9:1"):
+        ray_pool(1, 1, "10.0.0.9:1")

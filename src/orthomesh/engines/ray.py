@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import queue
+import warnings
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from .inprocess import pin_threads
 
 Y = TypeVar("Y")
 
+STARTS = 4
+"""How often a cluster of this machine's own is started before the run gives up."""
 REPEATS = 5
 """How often work is repeated on a worker that was started again, before the run gives up."""
 
@@ -105,6 +108,7 @@ def ray_pool(num_workers: int, num_threads: int, address: str | None = None, gpu
     os.environ.setdefault(
         "RAY_worker_niceness", "0"
     )  # workers are what computes; at Ray's 15 anything else comes first
+    os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "120")  # on a busy machine its 30 s are too short
     try:
         import ray
     except ImportError:
@@ -130,15 +134,28 @@ def ray_pool(num_workers: int, num_threads: int, address: str | None = None, gpu
 
 
 def _connect(address: str | None, num_cpus: int) -> None:
-    """Join a cluster, or start one in this machine with as many cores as are asked for."""
+    """Join a cluster, or start one in this machine with as many cores as are asked for.
+
+    Ray gives its own processes 30 s to show themselves, which no setting of its changes; on a busy machine they come
+    later, so that it is asked again.
+    """
     import ray
 
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    try:
-        if address is None:
-            ray.init(num_cpus=num_cpus, include_dashboard=False, object_store_memory=1 << 29, **quiet)
-        else:
-            ray.init(address=address, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"engine: no Ray cluster answers at {address or 'this machine'}: {reason}") from None
+    here: dict[str, Any] = {"num_cpus": num_cpus, "include_dashboard": False, "object_store_memory": 1 << 29}
+    for left in range(STARTS - 1 if address is None else 0, -1, -1):
+        try:
+            ray.init(**quiet, **(here if address is None else {"address": address}))
+            return
+        except Exception as error:  # too slow a start is a bare one
+            reason = " ".join(str(error).split())[:200]
+            slow = "timed out" in reason.lower()
+            if not slow and not isinstance(error, ConnectionError | ValueError | RuntimeError):
+                raise
+            ray.shutdown()
+            if not slow or not left:
+                where = address or f"this machine{f', asked {STARTS} times' if slow else ''}"
+                raise ValueError(f"engine: no Ray cluster answers at {where}: {reason}") from None
+            warnings.warn(
+                "Ray has not started in the 30 s it gives itself, this machine is busy; once more", stacklevel=3
+            )
