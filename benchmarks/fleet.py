@@ -24,7 +24,7 @@ import yaml
 
 QUICK = (
     "rounds=4", "train.steps=2", "train.batch_size=4", "tasks.train_examples=16", "tasks.test_examples=2",
-    "methods.local=null", "methods.gossip=null", "methods.paper=null",
+    "methods.local=null", "methods.gossip=null", "methods.paper=null", "methods.orthomesh.clustering=local-search",
 )  # fmt: skip
 """Settings of runs in which there is little to learn and much to send."""
 PATIENCE = {"meet_s": 8.0, "first_s": 8.0, "least_s": 2.0, "gone_s": 0.5, "linger_s": 3.0, "factor": 2.0}

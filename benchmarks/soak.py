@@ -63,7 +63,9 @@ def round_of(f: Fleet) -> int:
 
 def soak(rounds: int, every_s: float, seed: int) -> None:
     """Run it and print."""
-    f = fleet(Path(tempfile.mkdtemp(prefix="soak")), 3, f"rounds={rounds}", relays=True)
+    f = fleet(
+        Path(tempfile.mkdtemp(prefix="soak")), 3, f"rounds={rounds}", "methods.orthomesh.clustering=agnes", relays=True
+    )
     f.pause_s, rng, struck = 0.3, stream(seed, "soak"), Counter[str]()
     memory: dict[int, float] = {}
     try:

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from orthomesh.engines.keys import check, credentials
+from orthomesh.methods.sparse_orthogonal import SparseOrthogonal
 from orthomesh.node import read_node
 from orthomesh.preparing import Wishes, prepare
+from orthomesh.presets import build, plain
 
 
 def prepared(directory: Path, devices: list[str], **changes: Any) -> list[str]:
@@ -18,7 +20,8 @@ def prepared(directory: Path, devices: list[str], **changes: Any) -> list[str]:
 
 def test_each_gets_its_own_key_and_nobody_the_authoritys(tmp_path: Path) -> None:
     said = prepared(tmp_path, ["pi=192.168.1.5", "six=[fe80::1]", "lap=box.local:9"])
-    assert len(said) == 4
+    assert said[3] == "orthomesh, paper: devices find their clusters by talking to each other (clustering: agnes)"
+    assert len(said) == 5
     assert sorted(p.name for p in (tmp_path / "six").iterdir()) == ["ca.crt", "node.yaml", "six.crt", "six.key"]
     assert sorted(p.name for p in (tmp_path / "authority").glob("*.key")) == ["ca.key"]
     node, x = read_node(tmp_path / "six" / "node.yaml")
@@ -37,6 +40,26 @@ def test_all_files_but_the_devices_own_lines_agree(tmp_path: Path) -> None:
         ("listen: 127.0.0.1:1", "listen: 127.0.0.1:2"),
         ("  b: 127.0.0.1:2", "  a: 127.0.0.1:1"),
     ]
+
+
+def test_clusters_are_talked_about_unless_one_wishes_otherwise(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("methods: {paper: null, orthomesh: {clustering: best-fit}}")
+    wished = {"default": {}, "set": {"overrides": ("methods.orthomesh.clustering=exact",)}, "file": {"config": file}}
+    found = {}
+    for name, changes in wished.items():
+        prepared(tmp_path / name, ["a=127.0.0.1"], encrypted=False, **changes)
+        _, x = read_node(tmp_path / name / "a" / "node.yaml")
+        found[name] = {k: m.clustering for k, m in x.methods.items() if isinstance(m, SparseOrthogonal)}
+        rest = {k: m for k, m in plain(build("smoke", file if name == "file" else None, ()))["methods"].items()}
+        assert {k: {**m, **({"clustering": found[name][k]} if k in found[name] else {})} for k, m in rest.items()} == (
+            plain(x)["methods"]
+        )
+    assert found == {
+        "default": {"orthomesh": "agnes", "paper": "agnes"},
+        "set": {"orthomesh": "exact", "paper": "agnes"},
+        "file": {"orthomesh": "best-fit"},
+    }
 
 
 @pytest.mark.parametrize(

@@ -10,15 +10,21 @@ from pathlib import Path
 
 from .config import parse
 from .engines.keys import AUTHORITY, check_name, make_authority, make_device
+from .experiment import Experiment
+from .methods.sparse_orthogonal import SparseOrthogonal
 from .node import Node, node_file, read_node
-from .presets import build, plain
+from .presets import build, from_plain, overlaid, plain
+
+TALKED = "agnes"
+"""The clustering that devices find among themselves (docs/protocol.md); the others they plan from agreed facts."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wishes:
     """What all devices of a run are to have.
 
-    preset, config, overrides: settings as in `presets.build`; the number of devices is that of the names. run: its
+    preset, config, overrides: settings as in `presets.build`, but that the preset's clusters are found by the protocol
+    without a server; the number of devices is that of the names. run: its
     name; none: the settings' and the date. air, discovery: as in `Node`. port: where a device gives none. encrypted:
     false for loopback only.
     """
@@ -50,7 +56,7 @@ def prepare(directory: Path, devices: Sequence[str], wishes: Wishes) -> Iterator
     hosts = dict(_parsed(device, wishes.port) for device in devices)
     if len(hosts) < len(devices):
         raise ValueError("two devices have one name; give each its own")
-    x = build(wishes.preset, wishes.config, [*wishes.overrides, f"devices={len(hosts)}"])
+    x = _settings(wishes, len(hosts))
     name = wishes.run or f"{x.name}-{datetime.now():%Y%m%d-%H%M%S}"
     authority = directory / "authority"
     if wishes.encrypted:
@@ -74,8 +80,22 @@ def prepare(directory: Path, devices: Sequence[str], wishes: Wishes) -> Iterator
         file.write_text(node_file(parse(Node, values, str(file))), encoding="utf-8")
         read_node(file)
         yield f"{folder}: device {k}, {device} at {address}, learns {x.setup().assignment[k]}"
+    if talking := [
+        label for label, m in x.methods.items() if isinstance(m, SparseOrthogonal) and m.clustering == TALKED
+    ]:
+        yield f"{', '.join(talking)}: devices find their clusters by talking to each other (clustering: {TALKED})"
     if wishes.encrypted:
         yield f"{authority / AUTHORITY}.key makes devices of this run: it stays here, keep it to yourself"
+
+
+def _settings(wishes: Wishes, count: int) -> Experiment:
+    """The preset's, but that clusters are found by the protocol without a server; then whatever was wished for."""
+    values = plain(build(wishes.preset, None, ()))
+    for method in values["methods"].values():
+        if method["kind"] == "sparse_orthogonal":
+            method["clustering"] = TALKED
+    overrides = [*wishes.overrides, f"devices={count}"]
+    return from_plain(*overlaid(values, wishes.preset, wishes.config, overrides))
 
 
 def _parsed(device: str, port: int) -> tuple[str, str]:
