@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 
 from orthomesh.exchange.payload import Section, encode
+from orthomesh.methods.fair import Fair
+from orthomesh.methods.fedex import FedEx
+from orthomesh.methods.flasc import Flasc
 from orthomesh.methods.server import collect, describe, hub, means, send, serve, star, through, told
-from orthomesh.types import DeviceState, Edge, Envelope, Facts, Phase
+from orthomesh.methods.setup import Setup
+from orthomesh.methods.slora import SLora
+from orthomesh.methods.soft import Soft
+from orthomesh.types import DeviceState, Edge, Envelope, Facts, Phase, Round
 from orthomesh.wireless.link import Radio
 
 
@@ -77,6 +87,42 @@ def test_what_is_announced_bounds_any_frame() -> None:
     up = Phase(name="up", edges=(Edge(0, 1),))
     (message,) = send(device, up, {n: a.astype(np.float16) for n, a in device.own.items()})
     assert 8 * len(message.payload) <= describe(device, "AB").payload_bits < 9.2 * len(message.payload)
+
+
+# reference
+
+
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [
+        (FedEx(), "AB"), (Fair(), "A"), (SLora(), "AB"), (Soft(slack=0.0), "AB"),
+        (Flasc(up=1.0, down=1.0, ranking="together"), "AB"),
+    ],
+    ids=lambda x: getattr(x, "kind", ""),
+)  # fmt: skip
+def test_a_lost_upload_is_out_of_the_mean_and_nobody_else(
+    settings: Any, names: str, small: Callable[..., Setup]
+) -> None:
+    """Of four devices one is not heard: the mean is over three, for itself as well; not a fourth of them less."""
+    setup, t = small(4, steps=1), Round(0, 0, 1)
+    method = settings.build(setup)
+    states = {k: method.fit(method.init(k), t)[0] for k in range(4)}
+    rng = np.random.default_rng(0)
+    for k, state in states.items():  # entries far apart, as one step does not make them
+        drawn = {n: rng.standard_normal(state.own[n].size).astype(np.float32) for n in "AB"}
+        states[k] = replace(state, own={**state.own, **drawn})
+    before, lost = states, 3
+    for phase in method.plan({k: method.describe(s, t) for k, s in states.items()}, t).phases:
+        sent = {m.src: m.payload for s in states.values() for m in method.send(s, phase, t)}
+        boxes = {
+            k: [Envelope(e, None if e.src == lost else sent.get(e.src)) for e in phase.edges if e.dst == k]
+            for k in states
+        }
+        states = {k: method.merge(s, boxes[k], phase, t) for k, s in states.items()}
+    for name in names:
+        mean = np.mean([before[k].own[name] for k in range(4) if k != lost], axis=0)
+        for k in range(3):
+            np.testing.assert_allclose(states[k].own[name], mean, atol=4e-3)  # in 16 bit
 
 
 # edge

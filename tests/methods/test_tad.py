@@ -17,7 +17,7 @@ from orthomesh.methods.tad import Tad, phase_length, with_edges
 from orthomesh.models.base import load_base
 from orthomesh.topology.graphs import complete, ring
 from orthomesh.topology.mixing import matrix, metropolis
-from orthomesh.types import Edge, Round
+from orthomesh.types import Edge, Envelope, Round
 from orthomesh.wireless.air import IdealAir, SimulatedAir
 from orthomesh.wireless.channel import Channel
 
@@ -86,6 +86,25 @@ def test_the_factor_turns_after_as_many_rounds_as_the_graph_needs(
         assert told == [{factor} for factor in expected]
         state = played.last[0].own
         assert state["met"].sum() == pytest.approx(3 * 4)
+
+
+def test_both_factors_are_averaged_by_the_graph_whichever_is_trained(
+    small: Callable[..., Setup], play: Callable[..., Any]
+) -> None:
+    """On a star of three the hub keeps 1/3 and a leaf 2/3: X <- W X for A and for B, of which A has rested."""
+    setup, settings = small(3, steps=1), Tad(topology="star")
+    w = np.array([[1, 1, 1], [1, 2, 0], [1, 0, 2]]) / 3
+    played, method = play(settings, setup, rounds=1), settings.build(setup)
+    drawn = {k: np.random.default_rng(k).standard_normal(s.own["A"].size) for k, s in played.last.items()}
+    apart = {k: replace(s, own={**s.own, "A": drawn[k].astype(np.float32)}) for k, s in played.last.items()}
+    (phase,) = played.infos[0].plan.phases
+    sent = {m.src: m.payload for s in apart.values() for m in method.send(s, phase, Round(0, 1, 2))}
+    for k, state in apart.items():
+        inbox = [Envelope(e, sent[e.src]) for e in phase.edges if e.dst == k]
+        after = method.merge(state, inbox, phase, Round(0, 1, 2))
+        for name in "AB":
+            mixed = w[k] @ np.stack([apart[j].own[name] for j in range(3)])
+            np.testing.assert_allclose(after.own[name], mixed, atol=2e-3)  # in 16 bit
 
 
 def test_relayed_rings_count_as_rings(small: Callable[..., Setup], play: Callable[..., Any]) -> None:
