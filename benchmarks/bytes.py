@@ -8,7 +8,7 @@ shapes of Qwen2.5-1.5B at rank 32 and counts what was framed. `changes` trains t
 after the second round and at the end, or after every round, whole and as changes.
 
     python -m benchmarks.bytes run [--seeds 0 1 2] [--only gossip ours] [--rank 32] --out FILE
-    python -m benchmarks.bytes table [--against half] FILE...
+    python -m benchmarks.bytes table [--against ours16] FILE...
     python -m benchmarks.bytes shapes [--rounds 5] [--sends 2]
     python -m benchmarks.bytes changes            # of three devices alone: what is missed of values and of changes
 """
@@ -49,11 +49,12 @@ LIMIT = SparseOrthogonal(
     values="int4", mask_code="entropy", sketch_bits=8, sketch=16, run=16, density=0.1, exchange="last"
 )
 LEAN = replace(LIMIT, detour=True, overhear=True)
-PAIRS = replace(LEAN, density=1 / 16, run=2, bid_levels=2)
+FEW = replace(LEAN, run=1, bid_levels=1, values="int3", density=1 / 16)
 LINES: Mapping[str, MethodSettings] = {
     "gossip": GossipLora(),
     "ours": SparseOrthogonal(),
-    "half": SparseOrthogonal(density=1 / 16),
+    "ours16": SparseOrthogonal(density=1 / 16),
+    "ours20": SparseOrthogonal(density=1 / 20),
     "overheard": SparseOrthogonal(overhear=True),
     "int8": SparseOrthogonal(values="int8", mask_code="entropy", sketch_bits=8),
     "deltas": SparseOrthogonal(values="int8", deltas="int4", mask_code="entropy", sketch_bits=8),
@@ -62,12 +63,12 @@ LINES: Mapping[str, MethodSettings] = {
     "detour": replace(LIMIT, detour=True),
     "lean": LEAN,
     "lean8": replace(LEAN, run=8),
-    "pairs": PAIRS,
-    "pairs3": replace(PAIRS, values="int3"),
-    "pairs7": replace(PAIRS, values="int3", bid_levels=7),
-    "single": replace(PAIRS, values="int3", run=1, bid_levels=1),
-    "wide": replace(PAIRS, values="int3", density=3 / 32),
-    "twelfth": replace(PAIRS, values="int3", density=1 / 12),
+    "few10": replace(FEW, density=1 / 10),
+    "few16": FEW,
+    "few20": replace(FEW, density=1 / 20),
+    "few16-int4": replace(FEW, values="int4"),
+    "few16-levels2": replace(FEW, bid_levels=2),
+    "few16-runs2": replace(FEW, bid_levels=2, run=2),
 }
 RANK, BLOCKS, HIDDEN, KEYS, WIDE = 32, 28, 1536, 256, 8960
 OUT = (HIDDEN, KEYS, KEYS, HIDDEN, WIDE, WIDE, HIDDEN)
