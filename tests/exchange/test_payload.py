@@ -34,15 +34,21 @@ SAMPLE = encode(
 
 
 def frame(*sections: bytes) -> bytes:
-    return b"OM1" + struct.pack("<H", len(sections)) + b"".join(sections)
+    return b"OM2" + struct.pack("<H", len(sections)) + b"".join(sections)
+
+
+def number(value: int) -> bytes:
+    """Seven bits a byte, lowest first."""
+    low, rest = value % 128, value // 128
+    return bytes([128 + low]) + number(rest) if rest else bytes([low])
 
 
 def section(
     shape: tuple[int, ...], stored: bytes, *, column: int = 0, kind: int = 0, packed: int = 0, name: bytes = b"x"
 ) -> bytes:
     """A section written out by hand; `kind` 0 is uint8."""
-    head = struct.pack("<BBBBBQ", column, kind, packed, len(shape), len(name), len(stored))
-    return head + name + struct.pack(f"<{len(shape)}Q", *shape) + stored
+    head = bytes([32 * column + 2 * kind + packed, len(shape), len(name)]) + number(len(stored))
+    return head + name + b"".join(number(side) for side in shape) + stored
 
 
 def refuses_or_reads(payload: bytes) -> None:
@@ -69,25 +75,35 @@ def test_small_frame_on_paper() -> None:
         ]
     )
     assert sent.payload == (
-        b"OM1\x02\x00"
-        + bytes([0, 7, 0, 1, 2, 8, 0, 0, 0, 0, 0, 0, 0]) + b"ab" + bytes([2, 0, 0, 0, 0, 0, 0, 0])
-        + bytes([0, 0, 0x80, 0x3F, 0, 0, 0, 0x40])
-        + bytes([4, 1, 0, 0, 1, 2, 0, 0, 0, 0, 0, 0, 0]) + b"s" + bytes([1, 2])
+        b"OM2\x02\x00"
+        + bytes([2 * 7, 1, 2, 8]) + b"ab" + bytes([2]) + bytes([0, 0, 0x80, 0x3F, 0, 0, 0, 0x40])
+        + bytes([4 * 32 + 2 * 1, 0, 1, 2]) + b"s" + bytes([1, 2])
     )  # fmt: skip
-    assert sent.columns == {"control": 5, "values": 13 + 2 + 8 + 8, "one_off": 13 + 1 + 2}
+    assert sent.columns == {"control": 5, "values": 4 + 2 + 1 + 8, "one_off": 4 + 1 + 2}
+
+
+def test_lengths_and_sides_on_paper() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (2, 150)).astype(np.uint8)
+    assert encode([Section("values", "n", noise)]).payload == (
+        b"OM2\x01\x00"
+        + bytes([0, 2, 1, 0x80 | 300 % 128, 300 // 128])
+        + b"n"
+        + bytes([2, 0x80 | 22, 1])
+        + noise.tobytes()
+    )
 
 
 def test_nothing_to_send_is_the_head_alone() -> None:
-    assert encode([]) == (b"OM1\x00\x00", {"control": 5})
+    assert encode([]) == (b"OM2\x00\x00", {"control": 5})
     assert decode(encode([]).payload) == {}
 
 
 def test_what_compresses_travels_compressed() -> None:
     raw = np.zeros(10_000, dtype=np.float32)
     sent = encode([Section("mask", "m", raw)])
-    assert sent.columns["mask"] == 13 + 1 + 8 + len(zstandard.compress(raw.tobytes()))
+    assert sent.columns["mask"] == 4 + 1 + 2 + len(zstandard.compress(raw.tobytes()))
     noise = np.random.default_rng(0).integers(0, 256, 1000).astype(np.uint8)
-    assert encode([Section("mask", "m", noise)]).columns["mask"] == 13 + 1 + 8 + 1000
+    assert encode([Section("mask", "m", noise)]).columns["mask"] == 5 + 1 + 2 + 1000
 
 
 @settings(max_examples=100)
@@ -129,7 +145,7 @@ def test_corrupt_bytes_raise_nothing_but_value_errors_and_take_no_memory() -> No
 @given(st.binary(max_size=60), st.integers(0, 3), st.booleans())
 def test_random_bytes_raise_nothing_but_value_errors(noise: bytes, count: int, plausible: bool) -> None:
     refuses_or_reads(noise)
-    refuses_or_reads(b"OM1" + struct.pack("<H", count) + noise)
+    refuses_or_reads(b"OM2" + struct.pack("<H", count) + noise)
     # as far as types, sizes and names go, all is well
     refuses_or_reads(frame(section((len(noise),), noise, packed=int(plausible))))
     refuses_or_reads(frame(section((1 << 31,), noise, packed=int(plausible))))
@@ -173,13 +189,14 @@ ONE = section((1,), b"!")
     ("payload", "reason"),
     [
         (b"", "at least 5 bytes"),
-        (b"OM2\x00\x00", "not a frame of this version"),
-        (b"OM1" + struct.pack("<H", MAX_SECTIONS + 1), "not a frame of this version"),
+        (b"OM1\x00\x00", "not a frame of this version"),
+        (b"OM2" + struct.pack("<H", MAX_SECTIONS + 1), "not a frame of this version"),
         (frame(ONE, ONE), "'x' comes twice"),
         (frame(ONE) + b"?", "1 bytes follow"),
         (frame(section((1,), b"!", column=len(COLUMNS))), "unknown column"),
         (frame(section((1,), b"!", kind=len(DTYPES))), "unknown"),
-        (frame(section((1,), b"!", packed=2)), "unknown"),
+        (frame(bytes([0, 1, 1, 0x81, 0]) + b"x\x01!"), "more bytes than it takes"),
+        (frame(bytes([0, 1, 1, 1]) + b"x" + b"\x81" * 10 + b"!"), "beyond 63 bits"),
         (frame(section((1,), b"!", name=b"\xff")), "not UTF-8"),
         (frame(section((2,), b"!")), "holds 1 bytes"),
         (frame(section((1,), b"!", kind=7)), "needs 4"),

@@ -1,7 +1,9 @@
 """What travels, as bytes: typed sections with limits. The one truth about bits; nothing is ever unpickled.
 
-A frame is `OM1` + number of sections, then per section: column, dtype, flags, rank of the shape, name, shape,
-length, raw little-endian bytes (zstd where that is shorter). The length of a frame is what is charged.
+A frame is `OM2` + number of sections, then per section: a byte of column, dtype and whether it is compressed, rank of
+the shape, length of the name, length of the bytes, name, shape, raw little-endian bytes (zstd where that is shorter).
+Lengths and sides take seven bits a byte, lowest first, the eighth where more follow. The length of a frame is what is
+charged.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import zstandard
 
 from ..types import COLUMNS, Array, Arrays, Column
 
-MAGIC = b"OM1"
+MAGIC = b"OM2"
 DTYPES = ("uint8", "uint16", "uint32", "uint64", "int32", "int64", "float16", "float32", "float64")
 MAX_BYTES = 1 << 32
 MAX_SECTIONS = 4096
@@ -30,7 +32,9 @@ _STORED: dict[int, tuple[bool, bytes]] = {}
 """Of the same arrays, by `id`, what they were unpacked from and whether it was compressed: passed on, it is not packed
 again. An entry ends with its array."""
 _HEAD = struct.Struct("<3sH")
-_SECTION = struct.Struct("<BBBBBQ")  # column, dtype, compressed, dimensions, length of name, stored bytes
+_SECTION = struct.Struct("<BBB")  # 32 column + 2 dtype + compressed, dimensions, length of name
+_LONGEST = 9
+"""Bytes of a length or side at most, 63 bits."""
 
 
 class Section(NamedTuple):
@@ -85,15 +89,30 @@ def _encode_section(section: Section) -> bytes:
     if len(name) > 255:
         raise ValueError(f"the name of a section takes at most 255 bytes, {section.name[:40]!r}... takes {len(name)}")
     compressed, small = _STORED.get(id(array)) or _packed(array)
-    head = _SECTION.pack(
-        COLUMNS.index(section.column),
-        DTYPES.index(array.dtype.name),
-        compressed,
-        array.ndim,
-        len(name),
-        len(small),
-    )
-    return head + name + struct.pack(f"<{array.ndim}Q", *array.shape) + small
+    kind = 32 * COLUMNS.index(section.column) + 2 * DTYPES.index(array.dtype.name) + compressed
+    sides = b"".join(_number(side) for side in array.shape)
+    return _SECTION.pack(kind, array.ndim, len(name)) + _number(len(small)) + name + sides + small
+
+
+def _number(value: int) -> bytes:
+    """Seven bits a byte, lowest first, the eighth where more follow."""
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def _read_number(payload: bytes, offset: int) -> tuple[int, int]:
+    """A number, and where it ends."""
+    value = 0
+    for place, byte in enumerate(payload[offset : offset + _LONGEST]):
+        value |= (byte & 0x7F) << 7 * place
+        if byte < 0x80:
+            if place and not byte:
+                raise ValueError("a length or side in a section is written with more bytes than it takes")
+            return value, offset + place + 1
+    raise ValueError("the frame ends inside a length or side of a section, or that is beyond 63 bits")
 
 
 def _packed(array: Array) -> tuple[bool, bytes]:
@@ -143,17 +162,24 @@ def decode(payload: bytes, max_bytes: int = MAX_BYTES) -> Arrays:
 def _decode_section(payload: bytes, offset: int, room: int) -> tuple[str, Array, int]:
     if len(payload) < offset + _SECTION.size:
         raise ValueError("the frame ends inside the head of a section")
-    column, kind, compressed, ndim, name_length, stored = _SECTION.unpack_from(payload, offset)
-    body = offset + _SECTION.size + name_length + 8 * ndim
-    if column >= len(COLUMNS) or kind >= len(DTYPES) or compressed > 1:
-        raise ValueError(f"a section of unknown column {column}, type {kind} or coding {compressed}")
+    first, ndim, name_length = _SECTION.unpack_from(payload, offset)
+    column, kind, compressed = first >> 5, first >> 1 & 15, first & 1
+    if column >= len(COLUMNS) or kind >= len(DTYPES):
+        raise ValueError(f"a section of unknown column {column} or type {kind}")
+    stored, start = _read_number(payload, offset + _SECTION.size)
+    body = start + name_length
     if len(payload) < body + stored:
         raise ValueError(f"the frame ends inside a section that announces {stored} bytes")
     try:
-        name = payload[offset + _SECTION.size : body - 8 * ndim].decode()
+        name = payload[start:body].decode()
     except UnicodeDecodeError:
         raise ValueError("the name of a section is not UTF-8") from None
-    shape = struct.unpack_from(f"<{ndim}Q", payload, body - 8 * ndim)
+    shape: tuple[int, ...] = ()
+    for _ in range(ndim):
+        side, body = _read_number(payload, body)
+        shape += (side,)
+    if len(payload) < body + stored:
+        raise ValueError(f"the frame ends inside a section that announces {stored} bytes")
     dtype = np.dtype(DTYPES[kind]).newbyteorder("<")
     size = dtype.itemsize
     for side in shape:
