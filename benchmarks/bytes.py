@@ -67,6 +67,7 @@ LINES: Mapping[str, MethodSettings] = {
     "few16": FEW,
     "few20": replace(FEW, density=1 / 20),
     "few16-int4": replace(FEW, values="int4"),
+    "few20-int4": replace(FEW, values="int4", density=1 / 20),
     "few16-levels2": replace(FEW, bid_levels=2),
     "few16-runs2": replace(FEW, bid_levels=2, run=2),
 }
