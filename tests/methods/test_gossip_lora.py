@@ -189,7 +189,7 @@ def test_payload_on_paper() -> None:
     own = {"A": np.array([0.1, -0.7, 0.3], dtype=np.float32), "B": np.array([0.9], dtype=np.float32)}
     phase = Phase(name="gossip", edges=(Edge(0, 1, 0.5),))
     (message,) = send(DeviceState(id=0, own=own), phase, Round(0, 0, 1))
-    assert len(message.payload) == 5 + 2 * (13 + 1 + 8) + 2 * 3 + 2 * 1
+    assert len(message.payload) == 5 + 2 * (4 + 1 + 1) + 2 * 3 + 2 * 1
 
 
 def test_a_payload_that_is_no_pair_of_factors_is_refused() -> None:

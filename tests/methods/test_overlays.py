@@ -81,7 +81,7 @@ def test_a_ring_on_a_line_on_paper(tiny_setup: Setup) -> None:
     assert second.edges == (Edge(1, 2, 0.0, (0,)), Edge(2, 1, 0.0, (3,)))
     assert third_ == Phase(name="gossip", edges=(Edge(1, 0, third, (3,)), Edge(2, 3, third, (0,))))
     _, cost = play(4, made, air)
-    size = 5 + 2 * (13 + 1 + 8 + 2 * 3)  # on paper, as in the test of gossip LoRA
+    size = 5 + 2 * (4 + 1 + 1 + 2 * 3)  # on paper, as in the test of gossip LoRA
     assert [cost.by_device[k].total_bytes for k in range(4)] == [size, 3 * size, 3 * size, size]
     assert cost.elapsed_s == pytest.approx(3 * 8 * size / 1e6)
     assert sum(s.lost for s in cost.by_device.values()) == 0
