@@ -18,4 +18,7 @@ def test_two_tasks_over_every_layer(tmp_path: Path) -> None:
     layers = load_base(ModelSettings()).layout.names
     assert len(rows) == 2 * len(layers)
     names = {p.name for p in said if isinstance(p, Path)}
+    lines = (tmp_path / "fig5.tex").read_text().splitlines()
+    assert {line.count("&") for line in lines if "&" in line} == {4}
+    assert sum("&" in line for line in lines) == 1 + len(layers)
     assert names >= {f"fig5-{what}.{end}" for what in ("entropy", "density") for end in ("svg", "png")}

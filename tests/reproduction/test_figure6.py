@@ -41,4 +41,5 @@ def test_lora_always_collides_and_ours_keeps_the_threshold(tmp_path: Path) -> No
             by.setdefault(r["method"], []).append(float(r["collision"]))
     assert by["LoRA"] == pytest.approx([1.0] * len(by["LoRA"]))
     assert max(by["orthomesh"] + by["paper"]) <= 0.2
-    assert {p.name for p in said if isinstance(p, Path)} >= {"sweep.csv", "fig6.svg", "fig6.png"}
+    assert {p.name for p in said if isinstance(p, Path)} >= {"sweep.csv", "fig6.svg", "fig6.png", "fig6.tex"}
+    assert (tmp_path / "fig6.tex").read_text().count(r"\\") == 6  # a head and five methods

@@ -53,11 +53,3 @@ def test_what_was_expected_is_said_to_hold_or_not(said: list[Any]) -> None:
     assert any("at least 5 were expected" in one for one in notes)
     assert any(one.endswith(("holds", "does not hold")) for one in notes)
     assert any("1 seed: intervals and tests need three" in one for one in notes)
-
-
-def test_figure_4_has_a_line_for_every_method(done: Any, tmp_path: Path) -> None:
-    said = write("fig4", done.rows, done.runs, tmp_path)
-    rows = list(csv.DictReader(io.StringIO((tmp_path / "fig4.csv").read_text())))
-    assert {r["devices"] for r in rows} == {"2"}
-    assert {"LoRA", "Proposed Method", "Untouched model"} <= {r["method"] for r in rows}
-    assert any("captions the reverse" in one for one in said if isinstance(one, str))

@@ -132,7 +132,7 @@ def _done(asked: Asked, console: Console, way: Way) -> list[Any]:
 
 def _tabled(asked: Asked, scale: Scale, counts: tuple[int, ...], console: Console, way: Way) -> list[Any]:
     """Whatever trains: run it, or take what is finished, and write it."""
-    from ..reproduction import comparison, outcome
+    from ..reproduction import comparison, figure4, outcome
     from ..reproduction.rows import chosen, methods
     from ..reproduction.runs import runs_of, there
     from ..reproduction.scales import base_experiment
@@ -148,6 +148,8 @@ def _tabled(asked: Asked, scale: Scale, counts: tuple[int, ...], console: Consol
         raise ValueError(f"{asked.runs} holds no finished run of these")
     if asked.what == "methods":
         return comparison.write(rows, done, asked.place)
+    if asked.what == "fig4":
+        return figure4.figure4(rows, done, asked.place)
     return outcome.write(asked.what, rows, done, asked.place)
 
 

@@ -8,12 +8,13 @@ from typing import Any
 
 from rich.table import Table
 
+from ..checkpoint import write_whole
 from ..evaluation import densities as figure
 from ..evaluation.wording import size
 from ..experiment import Experiment
 from ..models.size import size_of
 from ..tasks.embedded import TASKS as EMBEDDED_TASKS
-from . import plots, scene
+from . import plots, scene, tables
 from .scales import Scale, base_experiment
 
 TASKS: Mapping[str, tuple[str, ...]] = {
@@ -45,6 +46,7 @@ def figure5(scale: Scale, given: Mapping[str, Any], overrides: Sequence[str], ou
     layout, measured = figure.measure(x.model, x.tasks, x.seed)
     by_task = figure.layer_densities(layout, measured, sharing)
     paths = figure.write_densities(by_task, figure.title(x.model, sharing), out)
+    paths.append(_latex(by_task, figure.title(x.model, sharing), out / "fig5.tex"))
     notes: list[str] = []
     for what, name in figure.PANELS:
         lines = [
@@ -72,6 +74,15 @@ def price(scale: Scale, given: Mapping[str, Any], overrides: Sequence[str]) -> s
 def _experiment(scale: Scale, given: Mapping[str, Any], overrides: Sequence[str]) -> Experiment:
     asked = {"tasks.names": list(TASKS[scale.name]), "tasks.train_examples": PROMPTS, **given}
     return base_experiment(scale, {}, asked, overrides)
+
+
+def _latex(by_task: figure.ByTask, caption: str, path: Path) -> Path:
+    """Entropy and density of every layer, two columns for each task."""
+    names = ["Layer", *(name for task in by_task for name in (f"{task}, entropy", "density, %"))]
+    layers = zip(*by_task.values(), strict=True)
+    cells = [[some[0].label, *(f"{_value(r, w):.2f}" for r in some for w in ("entropy", "density"))] for some in layers]
+    write_whole(path, tables.latex("fig5", names, [("", cells)], caption).encode())
+    return path
 
 
 def _value(row: figure.LayerDensity, what: str) -> float:

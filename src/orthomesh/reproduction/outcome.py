@@ -1,4 +1,4 @@
-"""What is written when all runs of a table or figure are there: tables, figures, and what they say in words."""
+"""What is written when all runs of a table are there: tables, figures, and what they say in words."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 from rich.table import Table
 
 from ..checkpoint import write_whole
-from ..evaluation.statistics import Interval
 from ..experiment import ORACLE, Experiment
 from . import forgetting, plots, scene, tables
 from .breakdown import CAUSES, MEAN, STAGES, Loss, as_markdown, as_table, losses
@@ -23,10 +22,10 @@ Said = list[str | Path | Table]
 
 
 def write(what: str, rows: Sequence[Row], runs: Mapping[Path, Experiment], out: Path) -> Said:
-    """Write everything of one table or figure.
+    """Write everything of one table.
 
     Args:
-        what: `table1`, `table2` or `fig4`.
+        what: `table1` or `table2`.
         rows: its rows.
         runs: finished, by directory.
         out: where to.
@@ -34,10 +33,6 @@ def write(what: str, rows: Sequence[Row], runs: Mapping[Path, Experiment], out: 
     Returns:
         Tables, sentences and paths, in the order to show them.
     """
-    return _figure_4(rows, runs, out) if what == "fig4" else _table(what, rows, runs, out)
-
-
-def _table(what: str, rows: Sequence[Row], runs: Mapping[Path, Experiment], out: Path) -> Said:
     short = short_of_seeds(runs)
     runs = {d: x for d, x in runs.items() if not set(short) & set(x.methods)}
     found = lines(rows, runs)
@@ -127,7 +122,7 @@ def _holds(whether: bool) -> str:
 def frontiers(points: Mapping[Row, Sequence[Point]], out: Path, paths: list[Path]) -> dict[str, scene.Scene]:
     """Accuracy over what was sent and over seconds on the air, round by round, for every method that sends."""
     rows = [(row.title, row.label, p.round, p.sent, p.seconds, p.accuracy) for row, ps in points.items() for p in ps]
-    paths.append(_csv(out / "frontier.csv", ("method", "label", "round", "bytes", "seconds", "accuracy_%"), rows))
+    paths.append(write_csv(out / "frontier.csv", ("method", "label", "round", "bytes", "seconds", "accuracy_%"), rows))
     nan = float("nan")
 
     def curve(row: Row, ps: Iterable[Point], seconds: bool) -> plots.Curve:
@@ -144,7 +139,8 @@ def frontiers(points: Mapping[Row, Sequence[Point]], out: Path, paths: list[Path
     }
 
 
-def _csv(path: Path, names: Sequence[str], rows: Iterable[Sequence[object]]) -> Path:
+def write_csv(path: Path, names: Sequence[str], rows: Iterable[Sequence[object]]) -> Path:
+    """Write a line of names and lines of values, and say where."""
     out = io.StringIO()
     lines_ = csv.writer(out, lineterminator="\n")
     lines_.writerow(names)
@@ -180,7 +176,7 @@ def _breakdowns(
         paths.append(put(out / "breakdown.md", forgetting.as_markdown(kept)))
         return {}, [whole]
     rows = [(one.method, one.task, *one.stages, *one.drops) for one in told if one.task != MEAN]
-    paths.append(_csv(out / "breakdown.csv", ("method", "task", *STAGES, *CAUSES), rows))
+    paths.append(write_csv(out / "breakdown.csv", ("method", "task", *STAGES, *CAUSES), rows))
     paths.append(put(out / "breakdown.md", f"{as_markdown(told)}\n{forgetting.as_markdown(kept)}"))
     words = "mean over tasks and seeds: from the oracle (top of a bar) down to what devices answer rightly"
     means = {loss.method: _parts(loss) for loss in told if loss.task == MEAN}
@@ -198,31 +194,3 @@ def write_forgetting(kept: Sequence[forgetting.Forgotten], out: Path, paths: lis
 def _parts(loss: Loss) -> dict[str, float]:
     """What is given and what every cause takes, %."""
     return {"given": loss.stages[-1], **dict(zip(CAUSES, loss.drops, strict=True))}
-
-
-def _figure_4(rows: Sequence[Row], runs: Mapping[Path, Experiment], out: Path) -> Said:
-    """Mean accuracy over the number of devices, a line for each method with the band of its interval."""
-    counts = sorted({x.setup().num_devices for x in runs.values()})
-    found = {m: lines(rows, {d: x for d, x in runs.items() if x.setup().num_devices == m}) for m in counts}
-    spots: dict[str, list[tuple[float, float, float]]] = {}
-    for m, made in found.items():
-        for line in made:
-            spots.setdefault(line.row.title, []).append((float(m), *line.average))
-    seeds = len({x.seed for x in runs.values()})
-    words = f"mean accuracy over the tasks that some device has, {seeds} seeds, 95 % intervals"
-    axes = plots.Axes("Accuracy over the number of devices", words, "devices")
-    figure = plots.curves(axes, [plots.Curve(title, tuple(p)) for title, p in spots.items()])
-    flat = [(title, int(m), mean, half) for title, ps in spots.items() for m, mean, half in ps]
-    paths = [_csv(out / "fig4.csv", ("method", "devices", "accuracy_%", "half_width"), flat)]
-    notes = [
-        "the paper's text has accuracy in Figure 4 and the collision rate in Figure 6, its captions the reverse; this "
-        "is the text's Figure 4",
-        *few(seeds),
-        *draw({"fig4": figure}, out, paths),
-    ]
-    table = Table(title="accuracy, %", box=None)
-    for name in ("method", *(f"{m} devices" for m in counts)):
-        table.add_column(name, justify="left" if name == "method" else "right", no_wrap=True)
-    for title, ps in spots.items():
-        table.add_row(title, *(tables.number(Interval(mean, half)) for _, mean, half in ps))
-    return [table, *(f"note: {n}" for n in notes), *paths]

@@ -194,19 +194,24 @@ def as_latex(table: str, lines: Sequence[Line], caption: str) -> str:
 
 
 def latex(
-    label: str, names: Sequence[str], blocks: Sequence[tuple[str, list[list[str]]]], caption: str, best: int
+    label: str,
+    names: Sequence[str],
+    blocks: Sequence[tuple[str, list[list[str]]]],
+    caption: str,
+    best: int | None = None,
 ) -> str:
-    """A `tabular` in a `table*`; in every block the highest number of column `best` is bold, the second underlined."""
+    """A `tabular` in a `table*`; in every block the highest number of column `best`, if there is one, is bold, the
+    second underlined."""
     parts = [
         r"\begin{table*}", r"\centering", rf"\caption{{{_tex(caption)}}}", rf"\label{{tab:{label}}}",
         rf"\begin{{tabular}}{{l{'r' * (len(names) - 1)}}}", r"\hline", " & ".join(map(_tex, names)) + r" \\", r"\hline",
     ]  # fmt: skip
     for block, rows in blocks:
         parts += [rf"\multicolumn{{{len(names)}}}{{c}}{{{_tex(block)}}} \\"] if block else []
-        order = sorted({float(row[best].split(" ")[0]) for row in rows}, reverse=True)
+        order = [] if best is None else sorted({float(row[best].split(" ")[0]) for row in rows}, reverse=True)
         for row in rows:
-            said, rank = [_tex(cell) for cell in row], order.index(float(row[best].split(" ")[0]))
-            if rank < 2:
+            said = [_tex(cell) for cell in row]
+            if best is not None and (rank := order.index(float(row[best].split(" ")[0]))) < 2:
                 said[best] = rf"\{('textbf', 'underline')[rank]}{{{said[best]}}}"
             parts.append(" & ".join(said) + r" \\")
         parts.append(r"\hline")
