@@ -46,7 +46,7 @@ class Section(NamedTuple):
 
 
 class Payload(bytes):
-    """Framed bytes, with what they hold once somebody in this process has read them."""
+    """Framed bytes, with what they hold once somebody in this process has read that."""
 
     arrays: Arrays | None = None
 
@@ -78,7 +78,10 @@ def encode(sections: Sequence[Section]) -> Frame:
         part = _encode_section(section)
         parts.append(part)
         columns[section.column] = columns.get(section.column, 0) + len(part)
-    return Frame(Payload(b"".join(parts)), columns)
+    payload = Payload(b"".join(parts))
+    if sections and all(id(s.array) in _STORED for s in sections):  # what `decode` would find
+        payload.arrays = MappingProxyType({s.name: s.array for s in sections})
+    return Frame(payload, columns)
 
 
 def _encode_section(section: Section) -> bytes:

@@ -167,8 +167,10 @@ def keep_records(bank: Arrays, news: Mapping[int, Mapping[str, Array]]) -> dict[
         The bank; arrays are not copied.
     """
     kept = dict(bank)
-    heads = [name for name in bank if name.startswith("cluster/") and name.endswith("/members")]
-    home = {m: int(name.split("/")[1]) for name in heads for m in bank[name].tolist()}
+    home: dict[int, int] = {}
+    for name in bank:
+        if name.endswith("/members"):
+            home.update(dict.fromkeys(bank[name].tolist(), int(name.split("/")[1])))
     for cluster, told in sorted(news.items()):
         members = told["members"].tolist()
         shared = {k: record_at(kept, k) for k in sorted({home[m] for m in members if m in home})}
