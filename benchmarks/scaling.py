@@ -1,9 +1,10 @@
 """How cost grows with devices and workers: CPU seconds and memory per device, in one process, on workers, on Ray.
 
 Embedded tasks, 2 rounds of 2 steps of 4 examples: the first also finds masks and clusters, after the second, the last,
-everybody has what everybody learnt. The circle grows with the devices, so that as many are near. CPU is that of this
-process and of all workers, once they have loaded the model; memory is what this process holds beyond its state before
-the first device, over the number of devices, since workers hold the model and no device.
+everybody has what everybody learnt. The circle grows with the devices, so that as many are near, and from 200 devices
+on so does the deadline: a link between clusters has to carry what all devices have learnt. CPU is that of this process
+and of all workers, once they have loaded the model, and of that what is not local training; memory is what this process
+holds beyond its state before the first device, over the number of devices, since workers hold the model and no device.
 
     python -m benchmarks.scaling [--devices 10 50 200 500] [--engine inprocess ray] [--workers 1 2] [--method gossip]
     python -m benchmarks.scaling --records scaling.jsonl --plot scaling.svg --method gossip orthomesh
@@ -59,33 +60,62 @@ def measure(num_devices: int, engine: str, workers: int, label: str) -> dict[str
     setup = Setup(
         seed=0, assignment=tuple(list(TASKS)[k % len(TASKS)] for k in range(num_devices)), model=ModelSettings(),
         train=TrainSettings(steps=2, batch_size=4), tasks=TaskSettings(train_examples=8, test_examples=1),
-        radio=Radio(deadline_s=5.0),
+        radio=Radio(deadline_s=max(5.0, num_devices / 40)),
     )  # fmt: skip
     method = (GossipLora() if label == "gossip" else SparseOrthogonal()).build(setup)
     channel = Channel(radius_m=NEAR_M * (num_devices / 50) ** 0.5)
     air = SimulatedAir(channel=channel, radio=setup.radio, seed=0, num_devices=num_devices)
     pool = ray_pool(workers, 1) if engine == "ray" else worker_pool(workers, 1)
-    run, me = InProcess(num_devices, pool), psutil.Process()
+    me = psutil.Process()
     pids = {0: me.pid, **(dict(enumerate(_pids(pool, workers), 1)) if pool else {})}
+    run = Clocked(InProcess(num_devices, pool), pids)
     load_base(setup.model)  # plans look at it; it is not of the devices
     if pool:
         for done in [pool.submit(_load, setup.model) for _ in range(4 * workers)]:
             done.result()
     before = me.memory_info().rss
     devices = {k: method.init(k) for k in run.hosted}
-    cpu_ms, kB, started = [], [], time.monotonic()
+    cpu_ms, rest_ms, kB, started = [], [], [], time.monotonic()
     for index in range(ROUNDS):
-        spent = _cpu_s(pids)
+        spent, run.fit_s = _cpu_s(pids), 0.0
         devices, _ = run_round(Round(0, index, ROUNDS), devices, method, air, run)
-        cpu_ms.append(1e3 * (_cpu_s(pids) - spent) / num_devices)
+        cpu_s = _cpu_s(pids) - spent
+        cpu_ms.append(1e3 * cpu_s / num_devices)
+        rest_ms.append(1e3 * (cpu_s - run.fit_s) / num_devices)
         kB.append((me.memory_info().rss - before) / 1e3 / num_devices)
+    experts = sum(len(_known(d)) for d in devices.values()) / num_devices
     wall_s, held = time.monotonic() - started, [psutil.Process(pid).memory_info().rss / 1e6 for pid in pids.values()]
     if pool:
         pool.shutdown()
     return {
-        "devices": num_devices, "engine": engine, "workers": workers, "method": label, "cpu_ms": cpu_ms, "kB": kB,
+        "devices": num_devices, "engine": engine, "workers": workers, "method": label, "cpu_ms": cpu_ms,
+        "rest_ms": rest_ms, "kB": kB, "experts": experts,
         "wall_s": wall_s, "worker_MB": max(held[1:], default=0.0), "sha256": digest(devices),
     }  # fmt: skip
+
+
+class Clocked:
+    """An engine that notes what CPU local training takes."""
+
+    def __init__(self, engine: Any, pids: dict[int, int]) -> None:
+        self.engine, self.pids, self.fit_s = engine, pids, 0.0
+        self.hosted, self.share = engine.hosted, engine.share
+        self.form, self.exchange = engine.form, engine.exchange
+
+    def map(self, fn: Any, items: Any, *args: Any) -> Any:
+        """As the engine does."""
+        before = _cpu_s(self.pids)
+        done = self.engine.map(fn, items, *args)
+        self.fit_s += _cpu_s(self.pids) - before
+        return done
+
+
+def _known(device: Any) -> set[int]:
+    """Whose experts a device has."""
+    from orthomesh.experts.bank import each
+
+    kept = [a["members"].tolist() for a in each(device.bank, "cluster").values()]
+    return {device.id, *each(device.bank, "member"), *(m for members in kept for m in members)}
 
 
 def _pids(pool: Any, workers: int) -> list[int]:
@@ -118,15 +148,15 @@ def _cpu_s(pids: dict[int, int]) -> float:
 def table(found: list[dict[str, Any]]) -> str:
     """Markdown, a line a run."""
     lines = [
-        "| method | engine | workers | devices | CPU a device, ms: first round | last | memory, kB: first | last "
-        "| a worker, MB | wall, s |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| method | engine | workers | devices | CPU a device, ms: first round | last | without training: first | last "
+        "| memory, kB: first | last | experts | a worker, MB | wall, s |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for r in found:
         run = "{method} | {engine} | {workers} | {devices}".format(**r)
-        (cpu, cpu_last), (kB, kB_last) = r["cpu_ms"], r["kB"]
-        spent = f"{cpu:.0f} | {cpu_last:.0f} | {kB:.0f} | {kB_last:.0f} | {r['worker_MB']:.0f} | {r['wall_s']:.0f}"
-        lines.append(f"| {run} | {spent} |")
+        (cpu, cpu_last), (rest, rest_last), (kB, kB_last) = r["cpu_ms"], r["rest_ms"], r["kB"]
+        spent = f"{cpu:.0f} | {cpu_last:.0f} | {rest:.1f} | {rest_last:.1f} | {kB:.0f} | {kB_last:.0f}"
+        lines.append(f"| {run} | {spent} | {r['experts']:.0f} | {r['worker_MB']:.0f} | {r['wall_s']:.0f} |")
     return "\n".join(lines)
 
 
@@ -156,6 +186,12 @@ def drawing(found: list[dict[str, Any]]) -> str:
     upper = scene(
         "CPU of a device", "both rounds of a run; this process and all workers", " ms", lambda r: sum(r["cpu_ms"])
     )
+    middle = scene(
+        "of which not training",
+        "of the last round: facts, plan, what is sent and kept",
+        " ms",
+        lambda r: r["rest_ms"][1],
+    )
     lower = scene(
         "Memory of a device",
         "most of what the simulation holds, over the number of devices",
@@ -163,13 +199,16 @@ def drawing(found: list[dict[str, Any]]) -> str:
         lambda r: max(r["kB"]),
     )
 
-    def down(mark: Line | Dot | Words) -> Line | Dot | Words:
+    def down(mark: Line | Dot | Words, by: float) -> Line | Dot | Words:
         if isinstance(mark, Line):
-            return replace(mark, spots=tuple((x, y + upper.height) for x, y in mark.spots))
-        return replace(mark, at=(mark.at[0], mark.at[1] + upper.height))
+            return replace(mark, spots=tuple((x, y + by) for x, y in mark.spots))
+        return replace(mark, at=(mark.at[0], mark.at[1] + by))
 
-    marks = (*upper.marks, *map(down, lower.marks))
-    return svg(Scene(width=upper.width, height=upper.height + lower.height, marks=marks))
+    marks, height = list[Any](), 0.0
+    for part in (upper, middle, lower):
+        marks += [down(mark, height) for mark in part.marks]
+        height += part.height
+    return svg(Scene(width=upper.width, height=height, marks=tuple(marks)))
 
 
 def on_record(path: Path | None) -> list[dict[str, Any]]:
