@@ -189,6 +189,19 @@ def test_who_hears_less_fetches_it_and_who_is_heard_by_nobody_is_left_out_by_all
     assert [p.missing for p in made[:3]] == [{3}] * 3
 
 
+def test_who_has_told_its_facts_to_an_earlier_life_is_asked_for_them_long_before_its_time_is_over(air: Ether) -> None:
+    patience = replace(ether.PATIENCE, first_s=600.0, least_s=0.3)
+    a, b, c = met(in_air(3, patience=patience))
+    assert [list(everybody) for everybody in shared([a, b, c])] == [[0, 1, 2]] * 3
+    a.close()
+    again = ether.peer(0, 3, patience=patience, life=9)
+    assert again.meet() == {}
+    start = time.monotonic()
+    assert list(again.share({0: facts(0)}, T)) == [0, 1, 2]
+    assert time.monotonic() - start < 60
+    assert again.missing == set()
+
+
 SIX = [(k,) for k in range(6)]
 LIMITS = Limits(max_collision=0.0, negotiated=True, cast="broadcast", radio=Radio(), sizes=(10,), solver="agnes")
 

@@ -190,6 +190,21 @@ class Mailbox:
                 self._held[Slot(kind, self.stage, 0, k)] = Came(body, now)
             self._known[kind, self.stage] = Known(standing, {k: digest(body) for k, body in bodies.items()})
 
+    def lacks(self, wanted: Collection[Slot]) -> list[Slot]:
+        """Places where nothing has come yet, of those who are connected."""
+        with self.stirred:
+            here = self._connected()
+            return [
+                slot for slot in wanted if slot not in self._held and self.lives.get(slot.src) in here.get(slot.src, ())
+            ]
+
+    def hear(self, slot: Slot, body: bytes) -> None:
+        """Put what was asked for in its place, unless it has come meanwhile or its round is over."""
+        with self.stirred:
+            if slot.stage == self.stage and slot not in self._held:
+                self._held[slot] = Came(body, time.monotonic())
+                self.stirred.notify_all()
+
     def _put(self, src: int, letter: Letter) -> None:
         empty = letter.kind in (Kind.NOTHING, Kind.UNSAID)
         slot = Slot(Kind.PARCEL if empty else letter.kind, letter.stage, letter.phase, src)

@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -147,7 +147,8 @@ class Peer:
         body, self._phase, size = pack_facts(mine), 0, sum(mine.columns.values())
         sent = [self.courier.send(k, Kind.FACTS, body, size, self.pace.facts_s(k, own_s)) for k in others]
         wanted = {Slot(Kind.FACTS, stage, 0, k): self.pace.facts_s(k, own_s) for k in others}
-        came = self._wait(wanted, sent)
+        with self._asking(wanted):
+            came = self._wait(wanted, sent)
         for slot, one in came.items():
             self.pace.saw_wait(slot.src, one.seconds)
         for slot in self._silent(wanted.keys() - came.keys()):
@@ -163,6 +164,30 @@ class Peer:
         self._steps = len(everybody) if cut else 1
         self.missing |= set(others) - everybody.keys()
         return everybody
+
+    @contextmanager
+    def _asking(self, wanted: Collection[Slot]) -> Iterator[None]:
+        """Meanwhile ask those who are late for what they have told: they may have told it to an earlier life of this.
+
+        They themselves only, so that nobody speaks for them before their time is over; ever more rarely.
+        """
+        over = threading.Event()
+
+        def ask() -> None:
+            pause_s = self.patience.least_s
+            while not over.wait(pause_s):
+                pause_s *= 2
+                for slot in self.box.lacks(wanted):
+                    if not over.is_set() and (body := self._fetch(slot.kind, slot.src, slot.src)):
+                        self.box.hear(slot, body)
+
+        thread = threading.Thread(target=ask, daemon=True, name="asking")
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()  # a question takes two seconds at most
 
     def _agree(self, kind: Kind, bodies: dict[int, bytes], count: int) -> dict[int, bytes]:
         """Bodies as all who are there have them, by device: what is lacking is fetched, what others lack left out.
