@@ -51,6 +51,27 @@ def test_two_rounds_over_an_ideal_air(small: Callable[..., Setup], play: Callabl
         server = states[0].bank["serves/x"]
 
 
+def test_with_feedback_what_was_left_out_comes_later(small: Callable[..., Setup], play: Callable[..., Any]) -> None:
+    """e <- (D + e) - top(D + e), against NumPy over three rounds; what has arrived and what is left add up to all."""
+    setup, settings = small(3), Flasc(up=0.1, down=1.0, ranking="together", feedback=True)
+    method, played = settings.build(setup), play(settings, setup, rounds=3)
+    states = {k: method.init(k) for k in range(3)}
+    left: dict[int, Any] = dict.fromkeys(range(3), 0.0)
+    server = None
+    for index in range(3):
+        fitted = {k: method.fit(s, Round(0, index, 3))[0] for k, s in states.items()}
+        server = flat(fitted[0].own, "start/") if server is None else server
+        due = {k: flat(s.own) - flat(s.own, "start/") + left[k] for k, s in fitted.items()}
+        server = server + np.mean([largest(due[k], 0.1) for k in range(3)], axis=0)
+        for k, state in played.states[index].items():
+            left[k] = due[k] - largest(due[k], 0.1)
+            np.testing.assert_allclose(state.own["left"], left[k], atol=2e-4)
+            np.testing.assert_allclose(flat(state.own), server, atol=2e-3)
+            left[k] = state.own["left"]
+        states, server = played.states[index], played.states[index][0].bank["serves/x"]
+    assert "left" not in play(Flasc(), setup, rounds=1).last[0].own
+
+
 def test_training_is_dense(small: Callable[..., Setup]) -> None:
     setup, t = small(2), Round(0, 0, 1)
     sparse, plain = Flasc().build(setup), GossipLora().build(setup)

@@ -1,9 +1,10 @@
 """FLASC (arXiv 2406.05233): adapters trained dense, sparse only on the air, both up and down.
 
 A server keeps the dense weights. Down go the largest of them, up come the largest changes; nothing remembers what was
-cut off. The authors rank all entries together. Since A starts large and B at zero, nothing of B would come down in the
-first rounds and devices would answer as the base does, so here A and B are ranked apart unless told otherwise. The
-device that serves first goes on serving, since the weights are there.
+cut off, unless it is told to (`feedback`), which makes it top-k with error feedback. The authors rank all entries
+together. Since A starts large and B at zero, nothing of B would come down in the first rounds and devices would answer
+as the base does, so here A and B are ranked apart unless told otherwise. The device that serves first goes on serving,
+since the weights are there.
 """
 
 from __future__ import annotations
@@ -45,6 +46,9 @@ class Flasc:
     """Whether A and B are ranked each for itself, or all entries together (the authors)."""
     server_rate: Annotated[float, Field(gt=0)] | None = None
     """Rate of the server's AdamW on the mean change, 0.001 in the authors' code; none: the mean change is added."""
+    feedback: bool = False
+    """Whether a device adds what its message has left out to its next change: top-k with error feedback. The authors
+    remember nothing."""
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     """Of the devices' AdamW; none: the run's."""
 
@@ -95,15 +99,31 @@ def plan(facts: Mapping[int, Facts], t: Round) -> Plan:
 
 def hand_in(device: DeviceState, phase: Phase, t: Round, c: Flasc) -> tuple[Message, ...]:
     """The largest changes, or the server's largest weights."""
-    return send(device, phase, _packed(_change(device.own), c.up, device.own, c), COLUMN_OF)
+    return send(device, phase, _told(device.own, c), COLUMN_OF)
 
 
 def _packed(x: Array, share: float, own: Arrays, c: Flasc) -> dict[str, Array]:
     return packed(x, share, (own["A"].size, own["B"].size) if c.ranking == "apart" else ())
 
 
+def _told(own: Arrays, c: Flasc) -> dict[str, Array]:
+    """The largest of what a device has to say."""
+    return _packed(_change(own), c.up, own, c)
+
+
 def _change(own: Arrays) -> Array:
-    return flat(own) - flat(own, "start/")
+    """What training has changed, and what messages before have left out, if that is remembered."""
+    change = flat(own) - flat(own, "start/")
+    return change + own["left"] if "left" in own else change
+
+
+def left_out(own: Arrays, device: int, c: Flasc) -> Array:
+    r"""What a message leaves out, rounding to 16 bit included; whether it arrives or not, the sender cannot tell.
+
+    .. math::  e \leftarrow (\Delta + e) - \mathrm{top}_k(\Delta + e)
+    """
+    change = _change(own)
+    return np.asarray(change - opened(_told(own, c), change.size, device), dtype=np.float32)
 
 
 def merge(device: DeviceState, inbox: Sequence[Envelope], phase: Phase, t: Round, c: Flasc) -> DeviceState:
@@ -114,12 +134,13 @@ def merge(device: DeviceState, inbox: Sequence[Envelope], phase: Phase, t: Round
         if not inbox:
             return device
         got = {e.edge.src: opened(decode(e.payload), size, e.edge.src) for e in inbox if e.payload is not None}
-        got[device.id] = opened(_packed(_change(own), c.up, own, c), size, device.id)
+        got[device.id] = opened(_told(own, c), size, device.id)
         held = get(device.bank, "serves") or {"x": flat(own, "start/")}
         held = moved(held, np.mean([got[k] for k in sorted(got)], axis=0), c.server_rate)
         kept = replace(device, bank=put(device.bank, "serves", held))
         return serve(kept, _packed(held["x"], c.down, own, c))
-    device, news = told(device, inbox)
+    own = {**own, "left": left_out(own, device.id, c)} if c.feedback else own
+    device, news = told(replace(device, own=own), inbox)
     if not news:
         return device
     x = opened(news, size, device.id)

@@ -10,6 +10,7 @@ from ..config import near
 from ..experiment import BASE, ORACLE
 from ..methods import METHODS
 from ..methods.centralised import Centralised
+from ..methods.flasc import Flasc
 from ..methods.full import Full
 from ..methods.gossip_lora import GossipLora
 from ..methods.hard_moe import HardMoe
@@ -120,6 +121,12 @@ COMPARISON = (
     Row(label="merged_dare", title="Merged at the end, DARE", settings=Merged(rule="dare")),
     Row(label="merged_knots", title="Merged at the end, KnOTS", settings=Merged(rule="knots")),
     *(Row(label=kind, title=title, settings=METHODS[kind]()) for kind, title in TITLES.items()),
+    Row(
+        label="topk",
+        title="Top-k with error feedback, server",
+        settings=Flasc(up=0.1, down=1.0, ranking="together", feedback=True),
+        note="the same share of entries up as CHOCO's, all down",
+    ),
     Row(label="paper", title="Proposed, paper's reading", settings=paper_reading()),
     Row(label=OURS, title="Ours", settings=SparseOrthogonal(), note="default reading"),
     Row(label="compact", title="Ours, compact", settings=COMPACT, note="8 bit, masks at their entropy, small sketches"),
