@@ -1,7 +1,7 @@
 """How cost grows with devices and workers: CPU seconds and memory per device, in one process, on workers, on Ray.
 
 Embedded tasks, 2 rounds of 2 steps of 4 examples: the first also finds masks and clusters, after the second, the last,
-everybody has what everybody learnt. The circle grows with the devices, so that as many are near, and from 200 devices
+everybody has what everybody learnt. The circle grows with the devices, so that as many are near, and beyond 50 devices
 on so does the deadline: a link between clusters has to carry what all devices have learnt. CPU is that of this process
 and of all workers, once they have loaded the model, and of that what is not local training; memory is what this process
 holds beyond its state before the first device, over the number of devices, since workers hold the model and no device.
@@ -60,7 +60,7 @@ def measure(num_devices: int, engine: str, workers: int, label: str) -> dict[str
     setup = Setup(
         seed=0, assignment=tuple(list(TASKS)[k % len(TASKS)] for k in range(num_devices)), model=ModelSettings(),
         train=TrainSettings(steps=2, batch_size=4), tasks=TaskSettings(train_examples=8, test_examples=1),
-        radio=Radio(deadline_s=max(5.0, num_devices / 40)),
+        radio=Radio(deadline_s=max(5.0, num_devices / 10)),
     )  # fmt: skip
     method = (GossipLora() if label == "gossip" else SparseOrthogonal()).build(setup)
     channel = Channel(radius_m=NEAR_M * (num_devices / 50) ** 0.5)
