@@ -2,7 +2,7 @@
 
 Embedded tasks, 2 rounds of 2 steps of 4 examples: the first also finds masks and clusters, after the second, the last,
 everybody has what everybody learnt. The circle grows with the devices, so that as many are near, and beyond 50 devices
-on so does the deadline: a link between clusters has to carry what all devices have learnt. CPU is that of this process
+so does the deadline: a link between clusters has to carry what all devices have learnt. CPU is that of this process
 and of all workers, once they have loaded the model, and of that what is not local training; memory is what this process
 holds beyond its state before the first device, over the number of devices, since workers hold the model and no device.
 

@@ -5,16 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+import sys
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from .types import Array, DeviceState
+from .types import Array, Arrays, DeviceState
 
-SCHEMA = "1"
+PLAIN, SHARED = "1", "2"
+"""Versions of a checkpoint: every array by itself; or those that are one and the same array written once."""
+AGAIN = ".again"
+"""Beside the arrays, whose names begin with a device: names of what is one of them over again, and of which."""
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -71,30 +76,31 @@ class Shelf:
 
 def digest(devices: Mapping[int, DeviceState]) -> str:
     """SHA-256 over all arrays of all devices: names, types, shapes and bytes, in order of id and name."""
-    total = hashlib.sha256()
-    for name, array in _flat(devices).items():
-        total.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
-        total.update(np.ascontiguousarray(array).tobytes())
-    return total.hexdigest()
+    return _sha256(_flat(devices))
 
 
 def save_devices(path: Path, devices: Mapping[int, DeviceState], rounds_done: int) -> None:
-    """Write a checkpoint: the states of all devices after so many rounds."""
+    """Write a checkpoint: the states of all devices after so many rounds.
+
+    An array that several devices of this process hold, such as the record of a cluster, is written once.
+    """
+    once, again = _once(_flat(devices))
+    if again:
+        once[AGAIN] = np.frombuffer(zlib.compress(json.dumps(again).encode(), 1), dtype=np.uint8)
     note = {
-        "schema": SCHEMA,
+        "schema": SHARED if again else PLAIN,
         "rounds_done": str(rounds_done),
         "devices": json.dumps(sorted(devices)),
-        "sha256": _seal(devices, rounds_done),
+        "sha256": _seal(once, sorted(devices), rounds_done),
     }
-    arrays = {name: np.asarray(a, order="C") for name, a in _flat(devices).items()}
-    write_whole(path, save(arrays, metadata=note))
+    write_whole(path, save({name: np.asarray(a, order="C") for name, a in once.items()}, metadata=note))
 
 
 def load_devices(path: Path) -> tuple[dict[int, DeviceState], int]:
     """Read a checkpoint back.
 
     Returns:
-        The states by id, and how many rounds they have behind them.
+        The states by id, and how many rounds they have behind them. What was one array is one again.
 
     Raises:
         ValueError: no checkpoint, truncated, of another version, or altered since it was written.
@@ -105,12 +111,17 @@ def load_devices(path: Path) -> tuple[dict[int, DeviceState], int]:
             arrays = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError) as error:
         raise ValueError(f"checkpoint {path} cannot be read, it may be truncated: {error}") from None
-    if note.get("schema") != SCHEMA:
-        raise ValueError(f"checkpoint {path} is of version {note.get('schema')!r}, this code reads {SCHEMA!r}")
+    if note.get("schema") not in (PLAIN, SHARED):
+        known = f"this code reads {PLAIN!r} and {SHARED!r}"
+        raise ValueError(f"checkpoint {path} is of version {note.get('schema')!r}, {known}")
     try:
-        devices = {k: _gather(arrays, k) for k in json.loads(note["devices"])}
-        rounds_done = int(note["rounds_done"])
-        whole = _seal(devices, rounds_done) == note["sha256"]
+        ids, rounds_done = json.loads(note["devices"]), int(note["rounds_done"])
+        again = {AGAIN: arrays.pop(AGAIN)} if note["schema"] == SHARED else {}
+        devices = _gather(arrays, ids)
+        whole = _seal({**_flat(devices), **again}, ids, rounds_done) == note["sha256"]
+        if whole and again:
+            names: dict[str, str] = json.loads(zlib.decompress(again[AGAIN].tobytes()))
+            devices = _gather({**arrays, **{name: arrays[first] for name, first in names.items()}}, ids)
     except (KeyError, TypeError, ValueError):  # a name or a note that this code never writes
         whole = False
     if not whole:
@@ -118,9 +129,24 @@ def load_devices(path: Path) -> tuple[dict[int, DeviceState], int]:
     return devices, rounds_done
 
 
-def _seal(devices: Mapping[int, DeviceState], rounds_done: int) -> str:
+def _seal(once: Arrays, ids: Sequence[int], rounds_done: int) -> str:
     """What must not change unnoticed: rounds done, who the devices are (some may hold nothing), and their states."""
-    return hashlib.sha256(f"{rounds_done}|{sorted(devices)}|{digest(devices)}".encode()).hexdigest()
+    return hashlib.sha256(f"{rounds_done}|{list(ids)}|{_sha256(once)}".encode()).hexdigest()
+
+
+def _sha256(arrays: Arrays) -> str:
+    total = hashlib.sha256()
+    for name, array in arrays.items():
+        total.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
+        total.update(np.ascontiguousarray(array).tobytes())
+    return total.hexdigest()
+
+
+def _once(flat: dict[str, Array]) -> tuple[dict[str, Array], dict[str, str]]:
+    """Every array under its first name, and for each further name of one the first."""
+    first = {id(array): name for name, array in reversed(flat.items())}
+    again = {name: first[id(array)] for name, array in flat.items() if first[id(array)] != name}
+    return {name: array for name, array in flat.items() if name not in again}, again
 
 
 def _flat(devices: Mapping[int, DeviceState]) -> dict[str, Array]:
@@ -131,10 +157,9 @@ def _flat(devices: Mapping[int, DeviceState]) -> dict[str, Array]:
     return flat
 
 
-def _gather(arrays: Mapping[str, Array], device: int) -> DeviceState:
-    parts: dict[str, dict[str, Array]] = {"own": {}, "bank": {}}
+def _gather(arrays: Arrays, ids: Sequence[int]) -> dict[int, DeviceState]:
+    parts: dict[tuple[int, str], dict[str, Array]] = {(k, part): {} for k in ids for part in ("own", "bank")}
     for name, array in arrays.items():
         owner, part, rest = name.split("/", 2)
-        if int(owner) == device:
-            parts[part][rest] = array
-    return DeviceState(id=device, own=parts["own"], bank=parts["bank"])
+        parts[int(owner), part][sys.intern(rest)] = array
+    return {k: DeviceState(id=k, own=parts[k, "own"], bank=parts[k, "bank"]) for k in ids}
