@@ -8,7 +8,7 @@ shapes of Qwen2.5-1.5B at rank 32 and counts what was framed. `changes` trains t
 after the second round and at the end, or after every round, whole and as changes.
 
     python -m benchmarks.bytes run [--seeds 0 1 2] [--only gossip ours] [--rank 32] --out FILE
-    python -m benchmarks.bytes table [--against ours16] FILE...
+    python -m benchmarks.bytes table FILE... [--against ours16]
     python -m benchmarks.bytes shapes [--rounds 5] [--sends 2]
     python -m benchmarks.bytes changes            # of three devices alone: what is missed of values and of changes
 """
@@ -67,7 +67,6 @@ LINES: Mapping[str, MethodSettings] = {
     "few16": FEW,
     "few20": replace(FEW, density=1 / 20),
     "few16-int4": replace(FEW, values="int4"),
-    "few20-int4": replace(FEW, values="int4", density=1 / 20),
     "few16-levels2": replace(FEW, bid_levels=2),
     "few16-runs2": replace(FEW, bid_levels=2, run=2),
 }
