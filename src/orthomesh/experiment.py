@@ -206,6 +206,7 @@ def _run_method(
         if t.is_last:
             before = examine_own(trained, as_trained(settings_, method, setup), exam_of(x, setup, final=True), engine)
             journal.write_trained(label, index + 1, before)
+        del trained  # of large models two sets of states are all there is room for
         due = x.evaluate.every and (index + 1) % x.evaluate.every == 0 and index + 1 < x.rounds
         accuracy = None
         if due:

@@ -224,6 +224,7 @@ def _travel(
         aside += _kept(trip.shelf, f"the state of {label}", partial(save_devices, path, devices, done))
         absent = set(range(len(peer.book.names))) - set(peer.heard)
         ended = Ended(label, method, devices, late=done < x.rounds, absent=absent, trained=trained if t.is_last else {})
+        del trained  # or it would lie beside the states of the next round
         _note(status, info, peer)
         peer.links.meter()  # now, since a connection that ends takes its counters with it
         yield from [*peer.box.news(), *aside]
@@ -274,6 +275,7 @@ def _examine(trip: _Trip, peer: Peer, journal: Journal, done: Ended) -> Iterator
         )
         record = partial(journal.write_trained, label, x.rounds, own)
         yield from _kept(trip.shelf, f"the own task of {label}", record)
+    done.trained = {}
     if mine and label == oracle_of(x) and isinstance(trip.settings, SparseOrthogonal) and not journal.has(ORACLE, 0):
         apart = partial(unjoined, c=trip.settings, setup=trip.setup)
         record = partial(
