@@ -25,8 +25,9 @@ BLOCK = 8192
 """Points of the polar method worked on at a time, so that they stay in cache; changes no bit."""
 ENTRIES = 2**19
 """Most entries of equally wide layers made orthonormal together; changes no bit."""
-KEPT = 16
-"""Projections that are kept: whoever answers asks for those of all experts again and again."""
+KEPT, SMALL, KEPT_SMALL = 16, 2**16, 512
+"""Projections that are kept: whoever trains or answers asks for the same again and again. More of those of at most so
+many numbers, so that many simulated devices with a small model find theirs."""
 LN_2 = 0.6931471805599453
 SQRT_HALF = 0.7071067811865476
 
@@ -57,10 +58,14 @@ def projection(seed: int, layout: Layout, kind: Kind = "orthonormal") -> Float[n
     """
     if kind not in get_args(Kind):
         raise ValueError(f"kind {kind!r} of a projection is unknown; known are {', '.join(get_args(Kind))}")
-    return _drawn(seed, layout, kind).copy()
+    return (_small if layout.num_projection <= SMALL else _large)(seed, layout, kind).copy()
 
 
-@functools.lru_cache(maxsize=KEPT)
+def num_kept(num_projection: int) -> int:
+    """How many projections of so many numbers a process keeps at most."""
+    return KEPT_SMALL if num_projection <= SMALL else KEPT
+
+
 def _drawn(seed: int, layout: Layout, kind: Kind) -> Float[np.ndarray, " rk"]:
     flat = np.empty(layout.num_projection, dtype=np.float32)
     matrices = matrices_a(flat, layout)
@@ -69,6 +74,10 @@ def _drawn(seed: int, layout: Layout, kind: Kind) -> Float[np.ndarray, " rk"]:
         for layer, drawn in zip(layers, _draw(seed, layers, (layout.rank, width), kind), strict=True):
             matrices[layer][:] = drawn
     return flat
+
+
+_large = functools.lru_cache(maxsize=KEPT)(_drawn)
+_small = functools.lru_cache(maxsize=KEPT_SMALL)(_drawn)
 
 
 def ln(x: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..adapters.projection import KEPT
+from ..adapters.projection import num_kept
 from ..evaluation.accuracy import no_bank, sit, test_rows
 from ..evaluation.record import Journal
 from ..experiment import Experiment, exam_of
@@ -61,7 +61,7 @@ def memory(x: Experiment) -> int:
     if any(_is_full(m) for m in x.methods.values()):
         states = max(states, memory_bytes(size.parameters, devices))
     processes = min(x.workers, devices) + 1
-    projections = 4 * size.projection * min(KEPT, devices)
+    projections = 4 * size.projection * min(num_kept(size.projection), devices)
     return processes * (size.parameters * each + projections + activations // 2) + activations // 2 + states
 
 
