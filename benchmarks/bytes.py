@@ -67,8 +67,6 @@ LINES: Mapping[str, MethodSettings] = {
     "few16": FEW,
     "few20": replace(FEW, density=1 / 20),
     "few16-int4": replace(FEW, values="int4"),
-    "few16-levels2": replace(FEW, bid_levels=2),
-    "few16-runs2": replace(FEW, bid_levels=2, run=2),
 }
 RANK, BLOCKS, HIDDEN, KEYS, WIDE = 32, 28, 1536, 256, 8960
 OUT = (HIDDEN, KEYS, KEYS, HIDDEN, WIDE, WIDE, HIDDEN)

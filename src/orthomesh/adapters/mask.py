@@ -19,7 +19,6 @@ BITS = 3
 """Bits of a bid for a position."""
 STEPS = {
     7: ((3, 1), (2, 1), (3, 2), (1, 1), (2, 3), (1, 2), (1, 4)),
-    2: ((3, 2), (1, 2)),
     1: ((3, 2),),
 }
 """By number of levels above 0: level n of a bid goes to the best num/den of the quota, n = 1..; 0 to the rest."""
@@ -134,8 +133,8 @@ def bid_bits(sizes: Sequence[int], quota: Int[np.ndarray, " G"], levels: int = 7
 
     with :math:`n_\ell` positions at level l, which the quotas say.
 
-    >>> round(bid_bits((800,), np.array([100])) / 800, 2), round(bid_bits((800,), np.array([50]), 2) / 800, 2)
-    (1.92, 0.53)
+    >>> round(bid_bits((800,), np.array([100])) / 800, 2), round(bid_bits((800,), np.array([50]), 1) / 800, 2)
+    (1.92, 0.45)
     """
     beyond = [[min(n, -(-num * k // den)) for num, den in STEPS[levels]] for n, k in zip(sizes, quota, strict=True)]
     held = -np.diff(np.array([sum(sizes), *np.sum(beyond, axis=0), 0], dtype=np.float64))

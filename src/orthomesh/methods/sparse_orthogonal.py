@@ -62,9 +62,9 @@ class SparseOrthogonal:
     """R2: whether each matrix has a quota, each transformer block, or all together (LoRI)."""
     run: Annotated[int, Field(ge=1, le=4096)] = 1
     """R8: neighbouring entries of a row of B that are active or not together; mask and bids shrink by as much."""
-    bid_levels: Literal[7, 2, 1] = 7
-    """R3: how finely a device tells which positions it wants; fewer take fewer bits and lose some of what they would
-    have won."""
+    bid_levels: Literal[7, 1] = 7
+    """R3: how finely a device tells which positions it wants; one level says which are in the quota or half as much
+    again, in two fifths of the bits."""
     warmup_steps: Annotated[int, Field(ge=1)] | None = None
     """R2: dense steps before the mask; none: the whole first round."""
     masks: Literal["negotiated", "independent"] = "negotiated"
