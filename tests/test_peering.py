@@ -165,7 +165,9 @@ def test_a_device_that_waits_has_not_loaded_what_it_trains_with(peer_files: Call
     """Nor what it writes its report with; python -m benchmarks.waiting has the megabytes."""
     done = subprocess.run([sys.executable, "-c", WAITING, str(peer_files(2)[0])], capture_output=True, text=True)
     assert (done.returncode, "that is all" in done.stderr) == (2, True), done.stderr
-    loaded = set(done.stdout.splitlines()[0].split())
+    said, modules = done.stdout.splitlines()[:2]  # no terminal, no live line: a line says who is waited for
+    assert "waits for b; see: orthomesh status" in said
+    loaded = set(modules.split())
     assert loaded >= {"orthomesh", "numpy", "zenoh", "cryptography"}
     heavy = {
         "torch",

@@ -65,8 +65,8 @@ def read_node(file: Path) -> tuple[Node, Experiment]:
         The device, and the run's settings.
 
     Raises:
-        ValueError: whatever is wrong first, with its place: unknown keys, names twice, addresses of nobody, no
-            encryption beyond loopback.
+        ValueError: whatever is wrong first, with its place: unknown keys, names or addresses twice, addresses of
+            nobody, no encryption beyond loopback.
     """
     node, where = parse(Node, read_yaml(file), str(file)), str(file)
     for name in node.devices:
@@ -84,6 +84,9 @@ def read_node(file: Path) -> tuple[Node, Experiment]:
         raise ValueError(f"{where}.addresses: no address for {', '.join(sorted(lacking))}; give it, or discovery: true")
     for place, address in {"listen": node.listen, "page": node.page, **node.addresses}.items():
         _check_address(f"{where}.{place}", address)
+    taken = [node.listen, *node.addresses.values()]
+    if double := [a for a in dict.fromkeys(taken) if taken.count(a) > 1]:
+        raise ValueError(f"{where}.addresses: {double[0]} stands for two devices; each has an address of its own")
     if node.keys is None and (
         node.discovery or not all(is_loopback(a) for a in (node.listen, *node.addresses.values()))
     ):

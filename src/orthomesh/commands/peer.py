@@ -48,6 +48,10 @@ def peer(
             peering.begin_directory(directory, plain(x))
             for note in notes if not quiet else ():
                 console.print(f"note: {note}", markup=False, soft_wrap=True)
+            if not quiet and not console.is_terminal:  # where there is no live line: who is waited for
+                others = ", ".join(name for name in node.devices if name != node.name)
+                console.print(f"{node.name}: waits for {others}; see: orthomesh status {file}", soft_wrap=True)
+                output.flush()
             line_below = Live(_Line(lambda: peering.told(status, engine)), console=console, transient=True)
             shown = line_below if console.is_terminal and not quiet else nullcontext()
             with served(node.page, lambda: peering.told(status, engine)), shown:
