@@ -33,8 +33,8 @@ class Base:
     """A frozen causal language model with slots for adapters, and its tokenizer.
 
     slots: adapted layers by name, in the model's order. source: for every slot, the first one that reads the
-    same input (q, k and v share one). keeps_logits: whether forward can skip early logits. stages: at most one, the
-    place on a GPU where devices train in turn (`replay.Stage`), made by the first of them.
+    same input (q, k and v share one). keeps_logits: whether forward can skip early logits. stages: where on a GPU
+    devices train in turn (`replay.Stage`), one for each kind of training, made by the first device of its kind.
     """
 
     model: nn.Module
@@ -47,7 +47,7 @@ class Base:
     max_length: int
     scaling: float
     keeps_logits: bool
-    stages: list[Any] = field(default_factory=list, compare=False, repr=False)
+    stages: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def inputs(self) -> tuple[str, ...]:

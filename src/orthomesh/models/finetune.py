@@ -14,12 +14,11 @@ from torch import Tensor
 from ..adapters.lowrank import slices
 from ..experts.mixture import Mixture
 from ..types import Array, Arrays, Learnt
-from .attention import windowed
 from .base import Base
 from .inject import Adapter, Held, checkpointed, holding
 from .loss import backward, draw, told
 from .penalty import Penalty, add_slopes
-from .replay import Stage
+from .replay import Stage, records
 from .settings import TrainSettings
 from .tokens import Row
 
@@ -169,30 +168,29 @@ def _check_extras(jobs: Sequence[Job]) -> None:
 
 
 def _stage(base: Base, jobs: Sequence[Job]) -> Stage | None:
-    """Where a device's factors lie on a GPU, its own A laid there; None where passes are not recorded.
-
-    They are where one device trains B under a frozen A, in all ranks and without checkpointing: most steps of a run.
-    """
-    job, layout = jobs[0], base.layout
-    plain = len(jobs) == 1 and not (job.start.train_projection or job.start.top_k or job.settings.checkpointing)
-    if base.device.type != "cuda" or not (job.settings.replay and plain) or windowed(base.model.config):
+    """Where a device's factors lie on a GPU, a frozen A laid there; None where passes are not recorded."""
+    start = jobs[0].start
+    if len(jobs) > 1 or not records(base, jobs[0].settings):
         return None
-    if not base.stages:
-        theta = torch.zeros(layout.num_expansion, device=base.device)
-        flat = torch.zeros(layout.num_projection, device=base.device, dtype=base.dtype)
-        grad = torch.zeros_like(theta)
-        base.stages.append(Stage(theta, grad, flat, _lasting(base, theta, grad, flat)))
-    stage: Stage = base.stages[0]
-    stage.A.copy_(torch.from_numpy(np.require(job.start.A, np.float32, "W")))
+    kind = (start.train_projection, start.top_k)
+    if kind not in base.stages:
+        base.stages[kind] = _placed(base, *kind)
+    stage: Stage = base.stages[kind]
+    if not start.train_projection:
+        stage.A.copy_(_frozen(base, start))
     return stage
 
 
-def _lasting(base: Base, theta: Tensor, grad: Tensor, A: Tensor) -> dict[str, Held]:
-    """Every layer's A and B as views of places that stay."""
-    a, b, slopes = _views(A, base, "A", 1), _views(theta, base, "B", 1), _views(grad, base, "B", 1)
-    for leaf, slope in zip(b, slopes, strict=True):
-        leaf.requires_grad_().grad = slope
-    return {name: Adapter(a[n], b[n], base.scaling) for n, name in enumerate(base.slots)}
+def _placed(base: Base, train_projection: bool, top_k: int) -> Stage:
+    """Places that stay, and every layer's A and B as views of them."""
+    layout = base.layout
+    theta = torch.zeros(layout.num_expansion + layout.num_projection * train_projection, device=base.device)
+    grad = torch.zeros_like(theta)
+    frozen = 0 if train_projection else layout.num_projection
+    A = torch.zeros(frozen, device=base.device, dtype=base.dtype)
+    if train_projection:
+        return Stage(theta, grad, A, _both(base, theta, grad))
+    return Stage(theta, grad, A, _expansions(base, theta, grad, _views(A, base, "A", 1), top_k))
 
 
 @dataclass(frozen=True)
@@ -262,24 +260,44 @@ def _moving(start: Factors, places: Array | None) -> Array | None:
 
 def _leaves(base: Base, theta: Tensor, grad: Tensor, jobs: Sequence[Job]) -> dict[str, Held]:
     """Every layer's matrices as leaves that view `theta`, their gradients as views of `grad`; a frozen A as it is."""
-    num_b, count = base.layout.num_expansion, len(jobs)
     if jobs[0].start.train_projection:
-        a, b = _views(theta[num_b:], base, "A"), _views(theta[:num_b], base, "B")
-        leaves, slopes = [*a, *b], [*_views(grad[num_b:], base, "A"), *_views(grad[:num_b], base, "B")]
-    else:
-        frozen = [torch.from_numpy(np.require(job.start.A, np.float32, "W")) for job in jobs]
-        each = [_views(flat.to(base.device, base.dtype), base, "A") for flat in frozen]
-        a = [same[0].unsqueeze(0) if count == 1 else torch.stack(same) for same in zip(*each, strict=True)]
-        leaves = b = _views(theta, base, "B", count)
-        slopes = _views(grad, base, "B", count)
+        return _both(base, theta, grad)
+    each = [_views(_frozen(base, job.start), base, "A") for job in jobs]
+    a = [same[0].unsqueeze(0) if len(jobs) == 1 else torch.stack(same) for same in zip(*each, strict=True)]
+    return _expansions(base, theta, grad, a, jobs[0].start.top_k)
+
+
+def _frozen(base: Base, start: Factors) -> Tensor:
+    """A where the model is and in its type; ranks that compete have the scaling in them, other adapters beside them."""
+    flat = torch.from_numpy(np.require(start.A, np.float32, "W")).to(base.device, base.dtype)
+    return base.scaling * flat if start.top_k else flat
+
+
+def _both(base: Base, theta: Tensor, grad: Tensor) -> dict[str, Held]:
+    """A and B of one device, both trained."""
+    num_b = base.layout.num_expansion
+    a, b = _views(theta[num_b:], base, "A"), _views(theta[:num_b], base, "B")
+    _sloped([*a, *b], [*_views(grad[num_b:], base, "A"), *_views(grad[:num_b], base, "B")])
+    return {name: Adapter(a[n], b[n], base.scaling) for n, name in enumerate(base.slots)}
+
+
+def _expansions(base: Base, theta: Tensor, grad: Tensor, a: Sequence[Tensor], top_k: int) -> dict[str, Held]:
+    """B of as many devices as every A is of, trained; under `top_k`, which one device can have, ranks compete.
+
+    a: [D, r, k] each
+    """
+    count = None if top_k else a[0].shape[0]
+    b = _views(theta, base, "B", count)
+    _sloped(b, _views(grad, base, "B", count))
+    if top_k:
+        return {name: Mixture(A=a[n][0], B=b[n], code=None, top_k=top_k) for n, name in enumerate(base.slots)}
+    return {name: Adapter(a[n], b[n], base.scaling) for n, name in enumerate(base.slots)}
+
+
+def _sloped(leaves: Sequence[Tensor], slopes: Sequence[Tensor]) -> None:
+    """Leaves of a backward pass whose gradients add up in places of their own."""
     for leaf, slope in zip(leaves, slopes, strict=True):
         leaf.requires_grad_().grad = slope
-    if jobs[0].start.top_k:
-        top_k, scale = jobs[0].start.top_k, base.scaling
-        return {
-            name: Mixture(A=scale * a[n][0], B=b[n][0], code=None, top_k=top_k) for n, name in enumerate(base.slots)
-        }
-    return {name: Adapter(a[n], b[n], base.scaling) for n, name in enumerate(base.slots)}
 
 
 def _views(flat: Tensor, base: Base, factor: str, count: int | None = None) -> list[Tensor]:

@@ -15,7 +15,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .attention import windowed
+from .base import Base
 from .inject import Held
+from .settings import TrainSettings
 from .tokens import Batch
 
 COLUMNS, WIDTH = 32, 8
@@ -33,10 +36,10 @@ class Pass(NamedTuple):
 
 @dataclass(frozen=True)
 class Stage:
-    """Where a device's factors lie while it trains, and the passes recorded over them.
+    """Where what a device trains lies meanwhile, factors or all weights, and the passes recorded over it.
 
-    theta, grad: trained entries and their gradient. A: the frozen projection, flat, in the model's type. held: what
-    the slots hold. met: shapes of batches that have occurred. passes: by shape.
+    theta, grad: trained entries and their gradient. A: the frozen projection, flat, in the model's type; empty where it
+    is not. held: what the slots hold. met: shapes of batches that have occurred. passes: by shape.
     """
 
     theta: Tensor
@@ -45,6 +48,18 @@ class Stage:
     held: Mapping[str, Held]
     met: set[tuple[int, int, int]] = field(default_factory=set)
     passes: dict[tuple[int, int, int], Pass] = field(default_factory=dict)
+
+
+def records(base: Base, settings: TrainSettings) -> bool:
+    """Whether passes of devices that train in turn are recorded: on a GPU, where nothing is computed twice, and on a
+    model that does not cut its attention to windows.
+
+    Args:
+        base: the shared model.
+        settings: `replay` and `checkpointing`.
+    """
+    wanted = settings.replay and not settings.checkpointing
+    return base.device.type == "cuda" and wanted and not windowed(base.model.config)
 
 
 def shape_of(batch: Batch) -> tuple[int, int, int]:

@@ -56,8 +56,8 @@ class TrainSettings:
     schedule: Literal["constant", "cosine"] = "constant"
     """Of the learning rate over all steps of a run; `cosine` ends at a tenth of it."""
     replay: bool = True
-    """On a GPU: whether a pass over a batch of some shape is recorded once and replayed from then on, where one device
-    trains B under a frozen A. Several times faster for small batches; keeps the memory of a pass."""
+    """On a GPU: whether a pass over a batch of some shape is recorded once and replayed from then on, where devices
+    train in turn. Several times faster for small batches; keeps the memory of a pass."""
     checkpointing: bool = False
     """Whether activations inside a transformer block are computed again backward instead of kept."""
 

@@ -14,6 +14,7 @@ from .base import Base
 from .finetune import rate_at
 from .inject import checkpointed
 from .loss import backward, draw, told
+from .replay import Stage, records
 from .settings import TrainSettings
 from .tokens import Row
 
@@ -33,6 +34,7 @@ def fit_whole(
 
     Working memory beside the base: 20 bytes a parameter (weights, their start, gradient, two moments), 4 more where the
     base is in 16 bit. Trained weights and moments are float32 throughout. Afterwards the base is as it was.
+    On a GPU the places of weights and gradient stay where passes over them were recorded (`train.replay`).
 
     Args:
         base: the shared model.
@@ -51,17 +53,18 @@ def fit_whole(
     """
     if len(span) < settings.steps:
         raise ValueError(f"{settings.steps} steps do not fit into the {len(span)} that are left of the run")
-    begun = _weights(base)
-    values = (begun + _fitting(base, change)).requires_grad_()
-    worn = values.detach() if base.dtype == values.dtype else values.detach().to(base.dtype)
-    grad, losses = torch.zeros_like(worn), list[float]()
+    begun, stage = _weights(base), _stage(base) if records(base, settings) else None
+    values = begun + _fitting(base, change)
+    worn = values.to(base.dtype) if stage is None else stage.theta.copy_(values)
+    values = (worn if worn.dtype == values.dtype else values).detach().requires_grad_()
+    grad, losses = torch.zeros_like(worn) if stage is None else stage.grad, list[float]()
     optimiser = torch.optim.AdamW([values], weight_decay=0.0, fused=True)
     moving = None if active is None else torch.from_numpy(np.array(active, dtype=bool)).to(base.device)
     again = checkpointed(base.model, base.slots) if settings.checkpointing else nullcontext()
     with _wearing(base, worn, grad), again:
         for step in span[: settings.steps]:
             grad.zero_()
-            losses += backward(base, [draw(rows, settings.batch_size, order)], settings.accumulate)
+            losses += backward(base, [draw(rows, settings.batch_size, order)], settings.accumulate, stage)
             values.grad = grad.to(values.dtype)  # the same tensor where the types are one
             if moving is not None:
                 values.grad *= moving
@@ -73,6 +76,15 @@ def fit_whole(
     return (values.detach() - begun).cpu().numpy(), told(
         losses, values.numel() if active is None else int(active.sum())
     )
+
+
+def _stage(base: Base) -> Stage:
+    """Places on a GPU for all weights and their gradient, the same ones every time."""
+    if "whole" not in base.stages:
+        places = torch.zeros(base.num_parameters, device=base.device, dtype=base.dtype)
+        base.stages["whole"] = Stage(places, torch.zeros_like(places), places[:0], {})
+    stage: Stage = base.stages["whole"]
+    return stage
 
 
 @contextmanager
