@@ -63,7 +63,7 @@ def test_the_cost_is_said_and_nothing_written(tmp_path: Path) -> None:
     place = tmp_path / "none"
     result = reproduce("fig4", "--cost", "--counts", "1,2", "--only", "gossip", "--out", str(place), *FEW)
     assert result.exit_code == 0
-    assert "6 runs of 1 methods" in result.output
+    assert "6 runs of 1 method:" in result.output
     assert not place.exists()
 
 

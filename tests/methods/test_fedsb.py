@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,18 @@ def test_a_round_over_an_ideal_air(small: Callable[..., Setup], play: Callable[.
     sent = sum(played.sent("values"))
     assert sent < 3 * (2 * len(layout.shapes) * layout.rank**2 + 64)
     assert sent < sum(play(Ffa(), setup, rounds=1).sent("values")) / 5
+
+
+def test_a_device_answers_with_b_r_a(small: Callable[..., Setup]) -> None:
+    setup = small(2)
+    layout, method = load_base(setup.model).layout, FedSb().build(setup)
+    A, B = frame(int(method.init(0).own["seed"]), layout)
+    cores = np.random.default_rng(0).standard_normal((len(layout.shapes), layout.rank, layout.rank))
+    state = method.init(0)
+    bank = method.bank(replace(state, own={**state.own, "R": cores.astype(np.float32).ravel()}))
+    for n in (0, 3):
+        whole = matrices_b(B, layout)[n].astype(float) @ cores[n] @ matrices_a(A, layout)[n]
+        np.testing.assert_allclose(update(bank, layout, n), whole, atol=1e-4)
 
 
 def test_both_sides_are_orthonormal(small: Callable[..., Setup]) -> None:

@@ -51,6 +51,20 @@ def test_with_all_entries_it_is_the_mean(rule: Rule) -> None:
         np.testing.assert_allclose(made[n], np.mean([updates(m)[n] for m in members.values()], axis=0), atol=1e-5)
 
 
+def test_knots_merges_in_the_common_basis() -> None:
+    """[U_1, U_2, U_3] = W S V^T of whole matrices; TIES of the blocks S V_i^T, half of each kept, then W again."""
+    members = {k: adapter(k) for k in (1, 4, 6)}
+    made = merged(members, Merged(rule="knots", density=0.5), LAYOUT, 0)
+    for n, (_, _, width) in enumerate(LAYOUT.shapes):
+        w, s, v = np.linalg.svd(np.concatenate([updates(m)[n] for m in members.values()], axis=1), full_matrices=False)
+        blocks = np.stack([(s[:, None] * v)[s > 1e-9, i * width : (i + 1) * width] for i in range(3)])
+        least = [np.sort(np.abs(block), axis=None)[-(block.size // 2)] for block in blocks]
+        kept = np.where(np.abs(blocks) >= np.array(least)[:, None, None], blocks, 0)
+        agree = (np.sign(kept) == np.sign(kept.sum(axis=0))) & (kept != 0)
+        whole = w[:, s > 1e-9] @ ((kept * agree).sum(axis=0) / np.maximum(agree.sum(axis=0), 1))
+        np.testing.assert_allclose(made[n], whole, atol=1e-5)
+
+
 def test_two_rounds_over_an_ideal_air(small: Callable[..., Setup], play: Callable[..., Any]) -> None:
     """Nothing travels in the first; then the update that answers is the mean of all, and training went on alone."""
     setup, settings = small(3), Merged(rule="cat")

@@ -95,6 +95,19 @@ def test_far_devices_join_less_and_a_share_is_its_chance(small: Callable[..., Se
     assert abs(often - 0.25) < 4 * (0.25 * 0.75 / 4000) ** 0.5
 
 
+def test_whoever_joins_is_weighed_by_its_chance(small: Callable[..., Setup]) -> None:
+    """Shares of a quarter and of a half rank: chances of 1/4 and 1/2; a share of three ranks always joins."""
+    setup, share = small(4), {0: 3.0, 1: 0.25, 2: 0.5, 3: 3.0}
+    method = Sampled(least_ranks=0.25).build(setup)
+    states = {k: method.fit(method.init(k), T)[0] for k in range(4)}
+    states = {k: replace(s, own={**s.own, "share": np.array(share[k])}) for k, s in states.items()}
+    facts = {k: method.describe(s, T) for k, s in states.items()}
+    met: dict[int, float] = {}
+    for n in range(40):
+        met |= {e.src: e.weight for p in method.plan(facts, Round(0, n, 40)).phases[:1] for e in p.edges}
+    assert met == {1: 4.0, 2: 2.0, 3: 1.0}
+
+
 # edge
 
 

@@ -9,14 +9,17 @@ from pathlib import Path
 import pytest
 
 from orthomesh.experiment import Experiment
+from orthomesh.methods.flora import Flora
 from orthomesh.methods.full import Full, memory_bytes
 from orthomesh.methods.gossip_lora import GossipLora
 from orthomesh.methods.hard_moe import HardMoe
 from orthomesh.methods.local import Local
 from orthomesh.models.settings import ModelSettings, TrainSettings
 from orthomesh.models.size import size_of
-from orthomesh.reproduction.costs import Probe, check_memory, cost, disk, memory
+from orthomesh.reproduction.costs import REPORT_B, Probe, check_memory, cost, disk, memory
 from orthomesh.tasks.settings import TaskSettings
+
+from .conftest import Done
 
 X = Experiment(
     rounds=3,
@@ -52,8 +55,22 @@ def test_what_is_on_record_costs_nothing_more(tmp_path: Path) -> None:
 def test_full_fine_tuning_keeps_every_weight_of_every_device() -> None:
     size = size_of(ModelSettings()).parameters
     x = replace(X, methods={"full": Full()})
-    assert disk(x) == 4 * 4 * size
+    assert disk(x) == REPORT_B + 4 * 4 * size
     assert memory(x) - memory(replace(X, methods={"local": Local()})) > memory_bytes(size, 4) / 2
+
+
+def test_what_is_folded_into_bases_grows_with_rounds() -> None:
+    """Each round every device keeps A and B of all four, in 4 bytes; a change of all weights is made of them."""
+    size = size_of(X.model)
+    three, six = (replace(X, rounds=n, methods={"flora": Flora()}) for n in (3, 6))
+    assert disk(six) - disk(three) == 4 * 3 * 4 * 4 * (size.expansion + size.projection)
+    assert memory(three) > memory(X) + 8 * size.parameters
+
+
+def test_runs_leave_no_more_than_was_said(done: Done) -> None:
+    for directory, x in done.runs.items():
+        left = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
+        assert 0.2 * disk(x) < left <= disk(x)
 
 
 def test_more_of_anything_is_not_less() -> None:

@@ -35,6 +35,26 @@ def test_curves_on_a_logarithmic_axis() -> None:
     assert "100 B" in scene.svg(figure)
 
 
+def test_the_frontier_is_a_staircase_under_no_spot() -> None:
+    lines = [plots.Curve("m", ((10.0, 20.0, NAN), (1000.0, 10.0, NAN))), plots.Curve("n", ((100.0, 60.0, NAN),))]
+    figure = plots.curves(plots.Axes("t", "s", "bytes", "B", log=True, frontier="best"), lines)
+    (stairs,) = (p for p in elements(figure, "polyline") if p.attrib["stroke-width"] == "6")
+    spots = [tuple(map(float, spot.split(","))) for spot in stairs.attrib["points"].split()]
+    first, second, third = (tuple(float(c.attrib[n]) for n in ("cx", "cy")) for c in elements(figure, "circle"))
+    assert spots == [first, (third[0], first[1]), third, (plots.RIGHT, third[1])]
+    assert second[1] > first[1]  # lower, so no step of it
+    assert not elements(plots.curves(plots.Axes("t", "s", "x", frontier="best"), []), "circle")
+
+
+def test_no_two_of_many_lines_look_alike() -> None:
+    lines = [plots.Curve(f"m{n}", ((1.0, float(n), NAN), (2.0, float(n), NAN))) for n in range(36)]
+    figure = plots.curves(plots.Axes("t", "s", "x"), lines)
+    drawn = [p.attrib for p in elements(figure, "polyline") if p.attrib["stroke-width"] == "2.2"]
+    looks = [(a["stroke"], a.get("stroke-dasharray")) for a in drawn]
+    assert len(looks) == 72  # each with a stroke beside its name
+    assert len(set(looks)) == 36
+
+
 def test_stacked_bars_add_up() -> None:
     parts = {"given": 40.0, "x": 10.0, "y": 20.0, "z": -5.0, "w": 0.0}
     figure = plots.stacked("t", "s", {"task": parts}, ("x", "y", "z", "w"))

@@ -170,7 +170,7 @@ def _carry_out(runs: dict[Path, Experiment], whole: Experiment, console: Console
     `whole` has the methods of all runs.
     """
     from .. import experiment
-    from ..evaluation.wording import duration, size
+    from ..evaluation.wording import count, duration, size
     from ..reproduction.costs import check_memory, cost, memory, probe
     from ..reproduction.scales import scored_by
 
@@ -183,8 +183,9 @@ def _carry_out(runs: dict[Path, Experiment], whole: Experiment, console: Console
         console.print(f"note: {note}", markup=False, soft_wrap=True)
     price = cost(runs, probe(first))
     console.print(
-        f"{len(runs)} runs of {len(whole.methods)} methods: at most about {duration(price.seconds)} from here on this "
-        f"machine as it is now, {size(price.memory_b)} of memory and {size(price.disk_b)} of disk",
+        f"{count(len(runs), 'run')} of {count(len(whole.methods), 'method')}: at most about "
+        f"{duration(price.seconds)} from here on this machine as it is now, {size(price.memory_b)} of memory and "
+        f"{size(price.disk_b)} of disk",
         markup=False, soft_wrap=True,
     )  # fmt: skip
     if way.only_cost:

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from ..evaluation.record import Journal
 from ..evaluation.statistics import Interval, Paired, interval
-from ..evaluation.wording import quantity
+from ..evaluation.wording import count, quantity
 from ..experiment import Experiment
 from . import forgetting, plots
 from .outcome import Said, draw, few, fewer, frontiers, put, verdicts, write_forgetting
@@ -195,7 +195,8 @@ def write(rows: Sequence[Row], runs: Mapping[Path, Experiment], out: Path) -> Sa
     tests = against_ours(flat)
     told = cells(found, tests)
     caption = (
-        f"All methods at equal rank and rounds, {seeds} seeds with 95 % t-intervals; cost of a device over the run"
+        f"All methods at equal rank and rounds, {count(seeds, 'seed')} with 95 % t-intervals; "
+        "cost of a device over the run"
     )
     files = {
         "csv": as_csv(found, tests),
@@ -203,7 +204,7 @@ def write(rows: Sequence[Row], runs: Mapping[Path, Experiment], out: Path) -> Sa
         "tex": latex("methods", HEAD, [("", told)], caption, best=1),
     }
     paths = [put(out / f"methods.{end}", text) for end, text in files.items()]
-    words = f"mean accuracy over tasks, {seeds} seeds with 95 % intervals"
+    words = f"mean accuracy over tasks, {count(seeds, 'seed')} with 95 % intervals"
     measures = [plots.Measure(line.row.title, *line.average, ()) for line in flat]
     sending = [one.line.row for one in found if one.cost("sent")]
     curves = {row: frontier(row.label, directories(row, runs)) for row in sending}

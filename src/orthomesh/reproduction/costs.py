@@ -12,9 +12,17 @@ from ..evaluation.accuracy import no_bank, sit, test_rows
 from ..evaluation.record import Journal
 from ..experiment import Experiment, exam_of
 from ..methods.centralised import Centralised
+from ..methods.choco import Choco
+from ..methods.fedalt import FedAlt
+from ..methods.fedex import FedEx
+from ..methods.flasc import Flasc
+from ..methods.flora import Flora
 from ..methods.full import Full, memory_bytes
 from ..methods.gossip_lora import GossipLora
 from ..methods.hard_moe import HardMoe
+from ..methods.merged import Merged
+from ..methods.olora import OLora
+from ..methods.slora import SLora
 from ..models.size import Size, memory_b, size_of
 from ..types import Round
 
@@ -22,6 +30,8 @@ FULL_OVER_ADAPTERS = 1.3
 """Time of a step that trains every weight over one that trains adapters; the backbone's passes are the same."""
 PROBE_PROMPTS = 3
 """Of every task."""
+REPORT_B = 5_500_000
+"""Of the page that a run leaves, which holds what draws it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +67,7 @@ def memory(x: Experiment) -> int:
     tokens = rows * (x.model.max_length or min(256, size.context))
     kept = (2 if x.train.checkpointing else 18) * size.layers + 34
     activations = tokens * size.width * kept * 4
-    states = max((_state(m, size, devices) * devices for m in x.methods.values()), default=0)
+    states = max((_state(m, x, devices) * devices + _worn(m, size) for m in x.methods.values()), default=0)
     if any(_is_full(m) for m in x.methods.values()):
         states = max(states, memory_bytes(size.parameters, devices))
     processes = min(x.workers, devices) + 1
@@ -66,16 +76,36 @@ def memory(x: Experiment) -> int:
 
 
 def disk(x: Experiment) -> int:
-    """Bytes of checkpoints that a run leaves: one for every method, all its devices' states."""
-    size, devices = size_of(x.model), x.setup().num_devices
-    return sum(_state(m, size, devices) * devices for m in x.methods.values())
+    """Bytes that a run leaves: a checkpoint for every method, all its devices' states, and a page."""
+    devices = x.setup().num_devices
+    return REPORT_B + sum(_state(m, x, devices) * devices for m in x.methods.values())
 
 
-def _state(method: object, size: Size, devices: int) -> int:
+def _state(method: object, x: Experiment, devices: int) -> int:
     """Bytes of one device's state: both factors with their moments, or all weights, and what it has of the others."""
+    size = size_of(x.model)
     if _is_full(method):
         return 4 * size.parameters
-    return 12 * (size.expansion + size.projection) + devices * size.expansion // 2
+    adapter = size.expansion + size.projection
+    return 12 * adapter + devices * size.expansion // 2 + 4 * adapter * _others(method, x.rounds, devices)
+
+
+def _others(method: object, rounds: int, devices: int) -> int:
+    """Adapters in 4 bytes an entry that a device keeps beyond those of `_state`: what is folded into its base grows
+    with every round, FLoRA by all adapters and FedEx-LoRA by as many factors of the residual."""
+    if isinstance(method, Flora | FedEx):
+        return rounds * devices
+    if isinstance(method, Choco | OLora):
+        return devices
+    if isinstance(method, Merged):
+        return -(-devices // 2)  # in 16 bit
+    return 1 if isinstance(method, FedAlt | Flasc) else 0
+
+
+def _worn(method: object, size: Size) -> int:
+    """Bytes of a change of whole matrices, made while a model is used that cannot be told as one adapter; and of its
+    sum with the base."""
+    return 8 * size.parameters if isinstance(method, Flora | FedEx | FedAlt | Merged | SLora) else 0
 
 
 def _is_full(method: object) -> bool:

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..evaluation.statistics import Interval, Paired
+from ..evaluation.wording import count
 from ..experiment import Experiment
 from . import plots, tables
 from .outcome import Said, draw, few, fewer, put, write_csv
@@ -61,12 +62,12 @@ def figure4(rows: Sequence[Row], runs: Mapping[Path, Experiment], out: Path) -> 
     found, seeds = by_count(rows, runs), len({x.seed for x in runs.values()})
     shown = [row for row in rows if any(row.label in one.lines for one in found)]
     curves = [plots.Curve(row.title, _spots(row, found)) for row in shown]
-    words = f"mean accuracy over the tasks that some device has, {seeds} seeds, 95 % intervals"
+    words = f"mean accuracy over the tasks that some device has, {count(seeds, 'seed')}, 95 % intervals"
     names = ["method", *(f"{one.devices} devices" for one in found)]
     averages = [[row.title, *(_average(one, row) for one in found)] for row in shown]
     tests = [[row.title, *(_tested(one, row) for one in found)] for row in shown]
     flat = [_numbers(one, row) for row in shown for one in found if row.label in one.lines]
-    caption = f"Accuracy over the number of devices, %: {seeds} seeds with 95 % t-intervals"
+    caption = f"Accuracy over the number of devices, %: {count(seeds, 'seed')} with 95 % t-intervals"
     paths = [
         write_csv(out / "fig4.csv", FIELDS, flat),
         put(out / "fig4.tex", tables.latex("fig4", names, [("", averages)], caption)),

@@ -54,7 +54,9 @@ def figure5(scale: Scale, given: Mapping[str, Any], overrides: Sequence[str], ou
             for task, rows in by_task.items()
         ]
         highest = max((p[1] for line in lines for p in line.spots), default=1.0)
-        axes = plots.Axes(f"Figure 5: {name}", figure.title(x.model, sharing), "layer", top=1.1 * highest, suffix="")
+        axes = plots.Axes(
+            f"Figure 5: {name}", figure.title(x.model, sharing), "layer", top=plots.rounded(highest), suffix=""
+        )
         made, note = scene.write(plots.curves(axes, lines), out / f"fig5-{what}")
         paths += made
         notes += [f"note: {note}"] if note and not notes else []

@@ -12,6 +12,7 @@ from ..checkpoint import write_whole
 from ..config import parse
 from ..evaluation import sweepfigure
 from ..evaluation.statistics import Interval, interval
+from ..evaluation.wording import count
 from ..planning.settings import PlanSettings
 from ..planning.sweep import Axis, Row, sweep
 from ..presets import overlaid, plain
@@ -64,7 +65,7 @@ def figure6(
     paths = sweepfigure.write_sweep(rows, over, seeds, out)
     axes = plots.Axes(
         "Collision rate over the number of devices",
-        f"share of positions that two or more of a group hold, (19); {seeds} seeds, 95 % intervals",
+        f"share of positions that two or more of a group hold, (19); {count(seeds, 'seed')}, 95 % intervals",
         "devices",
     )
     drawn = curves(rows)
@@ -84,7 +85,7 @@ def _latex(drawn: Sequence[plots.Curve], over: Axis, seeds: int, path: Path) -> 
     names = ["Method", *(f"M = {m:g}" for m in over.values)]
     told = [{x: tables.number(Interval(mean, half)) for x, mean, half in curve.spots} for curve in drawn]
     cells = [[curve.name, *(one.get(m, "-") for m in over.values)] for curve, one in zip(drawn, told, strict=True)]
-    caption = f"Collision rate over the number of devices M, %: {seeds} seeds with 95 % t-intervals"
+    caption = f"Collision rate over the number of devices M, %: {count(seeds, 'seed')} with 95 % t-intervals"
     write_whole(path, tables.latex("fig6", names, [("", cells)], caption).encode())
     return path
 

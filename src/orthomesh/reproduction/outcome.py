@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.table import Table
 
 from ..checkpoint import write_whole
+from ..evaluation.wording import count
 from ..experiment import ORACLE, Experiment
 from . import forgetting, plots, scene, tables
 from .breakdown import CAUSES, MEAN, STAGES, Loss, as_markdown, as_table, losses
@@ -38,7 +39,9 @@ def write(what: str, rows: Sequence[Row], runs: Mapping[Path, Experiment], out: 
     found = lines(rows, runs)
     tests = against_ours(found)
     seeds = len({x.seed for x in runs.values()})
-    caption = f"{what.capitalize()} of the paper: ours over {seeds} seeds with 95 % t-intervals, and as printed"
+    caption = (
+        f"{what.capitalize()} of the paper: ours over {count(seeds, 'seed')} with 95 % t-intervals, and as printed"
+    )
     said: Said = [*tables.terminal(what, found, tests)]
     files = {
         "csv": tables.as_csv(what, found, tests),
@@ -53,7 +56,7 @@ def write(what: str, rows: Sequence[Row], runs: Mapping[Path, Experiment], out: 
         for line in found
     ]
     words = "mean accuracy over tasks; dots: ours with 95 % intervals, rings: the paper's 1.5B and 7B"
-    drawn = {what: plots.dots(f"{what}, {seeds} seeds", words, measures)}
+    drawn = {what: plots.dots(f"{what}, {count(seeds, 'seed')}", words, measures)}
     if what == "table1":
         sending = [line.row for line in found if line.sent and line.row.settings is not None]
         drawn |= frontiers({row: frontier(row.label, directories(row, runs)) for row in sending}, out, paths)
@@ -85,7 +88,7 @@ def draw(drawn: Mapping[str, scene.Scene], out: Path, paths: list[Path]) -> list
 
 def few(seeds: int) -> list[str]:
     """A sentence where seeds are too few."""
-    return [] if seeds >= 3 else [f"{seeds} seed{'s' if seeds > 1 else ''}: intervals and tests need three at least"]
+    return [] if seeds >= 3 else [f"{count(seeds, 'seed')}: intervals and tests need three at least"]
 
 
 def fewer(short: Sequence[str]) -> list[str]:
@@ -130,11 +133,18 @@ def frontiers(points: Mapping[Row, Sequence[Point]], out: Path, paths: list[Path
 
     words = "mean accuracy after every round that was examined; rounds on the way on few prompts, the last on all"
     axes = {
-        "frontier-bytes": plots.Axes("Accuracy for bytes", words, "sent per device so far", "B", log=True),
-        "frontier-seconds": plots.Axes("Accuracy for seconds", words, "time on the air so far", "s", log=True),
-    }
+        "frontier-bytes": plots.Axes(
+            "Accuracy for bytes", words, "sent per device so far", "B", log=True,
+            frontier="broad: best for so few bytes",
+        ),
+        "frontier-seconds": plots.Axes(
+            "Accuracy for seconds", words, "time on the air so far", "s", log=True,
+            frontier="broad: best in so little time",
+        ),
+    }  # fmt: skip
+    drawn = sorted(points.items(), key=lambda one: one[0].label != OURS)  # so that ours has the first look
     return {
-        name: plots.curves(axis, [curve(row, ps, name.endswith("seconds")) for row, ps in points.items()])
+        name: plots.curves(axis, [curve(row, ps, name.endswith("seconds")) for row, ps in drawn])
         for name, axis in axes.items()
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -9,11 +10,17 @@ from typing import NamedTuple
 
 from ..evaluation.axes import spread
 from ..evaluation.wording import SPARE, setting
-from .scene import GRID, INK, SOFT, Dot, Line, Scene, Words, bar
+from .scene import GRID, INK, SOFT, Dot, Line, Mark, Scene, Spot, Words, bar
 
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#1F2937", "#8791A0", *SPARE[2:])
 CAUSES = ("#D55E00", "#E69F00", "#8791A0", "#CC79A7")
 LEFT, RIGHT, TOP, BOTTOM = 70.0, 700.0, 74.0, 430.0
+STROKES = (None, (7.0, 3.0), (2.0, 3.0))
+"""Of lines whose colour has been used before, so that no two look alike."""
+
+
+Look = tuple[str, tuple[float, float] | None]
+"""Colour of a line, and its dashes."""
 
 
 class Measure(NamedTuple):
@@ -40,7 +47,7 @@ def dots(title: str, subtitle: str, measures: Sequence[Measure], rings: str = "t
     def x(value: float) -> float:
         return left + (right - left) * value / 100
 
-    marks: list[Line | Dot | Words] = _head(title, subtitle)
+    marks: list[Mark] = _head(title, subtitle)
     for tick in range(0, 101, 20):
         marks.append(Line(spots=((x(tick), TOP), (x(tick), bottom)), colour=GRID))
         marks.append(Words(at=(x(tick), bottom + 20), text=f"{tick} %", anchor="middle", colour=SOFT))
@@ -63,13 +70,14 @@ def _number(one: Measure) -> str:
     return f"{one.mean:.1f} %" if math.isnan(one.half) else f"{one.mean:.1f} ± {one.half:.1f} %"
 
 
-def _head(title: str, subtitle: str) -> list[Line | Dot | Words]:
+def _head(title: str, subtitle: str) -> list[Mark]:
     return [Words(at=(24, 30), text=title, size=17, bold=True), Words(at=(24, 52), text=subtitle, colour=SOFT)]
 
 
 class Axes(NamedTuple):
     """What a figure of lines shows. over: the horizontal axis, in words; unit: of its numbers, or none. log: whether it
-    is logarithmic; spots at zero then stand at its left end. top, suffix: of the vertical axis."""
+    is logarithmic; spots at zero then stand at its left end. top, suffix: of the vertical axis. frontier: what the
+    staircase is called of the highest spots that come with no more of what is counted; empty: none is drawn."""
 
     title: str
     subtitle: str
@@ -78,10 +86,38 @@ class Axes(NamedTuple):
     log: bool = False
     top: float = 100.0
     suffix: str = " %"
+    frontier: str = ""
+
+
+def rounded(highest: float) -> float:
+    """Where an axis from zero ends whose five steps are round numbers.
+
+    >>> rounded(22.487), rounded(2.9), rounded(0.0)
+    (25.0, 5.0, 1.0)
+    """
+    if highest <= 0:
+        return 1.0
+    unit = 10.0 ** math.floor(math.log10(highest / 5))
+    return next(5 * unit * n for n in (1, 2, 2.5, 5, 10) if 5 * unit * n >= highest)
+
+
+def best(lines: Sequence[Curve]) -> list[tuple[float, float]]:
+    """Spots of all lines that no other reaches with as little: ascending in both.
+
+    >>> best([Curve("a", ((1.0, 5.0, 0.0), (3.0, 4.0, 0.0))), Curve("b", ((2.0, 9.0, 0.0),))])
+    [(1.0, 5.0), (2.0, 9.0)]
+    """
+    found: list[tuple[float, float]] = []
+    for x, y in sorted(
+        ((p[0], p[1]) for c in lines for p in c.spots if math.isfinite(p[1])), key=lambda p: (p[0], -p[1])
+    ):
+        if not found or y > found[-1][1]:
+            found.append((x, y))
+    return found
 
 
 def curves(axes: Axes, lines: Sequence[Curve]) -> Scene:
-    """Lines with bands of their half-widths, named where they end.
+    """Lines with bands of their half-widths; each name stands beside a stroke of its line, tied to where that ends.
 
     Args:
         axes: what is shown.
@@ -107,16 +143,34 @@ def curves(axes: Axes, lines: Sequence[Curve]) -> Scene:
     for tick in _ticks(low, high, at, axes.log):
         marks.append(Words(at=(x(tick), bottom + 20), text=_place(tick, axes), anchor="middle", colour=SOFT))
     marks.append(Words(at=((LEFT + RIGHT) / 2, bottom + 44), text=axes.over, anchor="middle", colour=SOFT))
-    ends = []
+    ends, drawn = [], list[Mark]()
     for n, line in enumerate(lines):
         shown, colour = [p for p in line.spots if math.isfinite(p[1])], PALETTE[n % len(PALETTE)]
         if shown:
-            marks += _curve(line.name, shown, colour, axes, x, y)
-            ends.append((y(shown[-1][1]), line.name, colour))
+            dashes = STROKES[n // len(PALETTE) % len(STROKES)]
+            drawn += _curve(line.name, shown, (colour, dashes), axes, x, y)
+            ends.append((y(shown[-1][1]), x(shown[-1][0]), line.name, (colour, dashes)))
+    if axes.frontier and (steps := [(x(across), y(up)) for across, up in best(lines)]):
+        stairs = [spot for one, other in itertools.pairwise(steps) for spot in (one, (other[0], one[1]))]
+        whole = (*stairs, steps[-1], (RIGHT, steps[-1][1]))
+        marks.append(Line(spots=whole, colour="#94a3b8", width=6.0, opacity=0.35))
+        marks.append(Words(at=(RIGHT, bottom + 44), text=axes.frontier, anchor="end", colour=SOFT, size=11.5))
     ends.sort()
-    for place, (_, name, colour) in zip(spread([e[0] for e in ends], 17.0, TOP - 8, bottom), ends, strict=True):
-        marks.append(Words(at=(RIGHT + 14, place + 4), text=name, colour=colour, bold=True))
+    heights = spread([e[0] for e in ends], 17.0, TOP - 8, bottom)
+    for place, (height, end, name, look) in zip(heights, ends, strict=True):
+        marks += _name(name, place, (end, height), look)
+    marks += drawn
     return Scene(width=1000, height=int(bottom + 60), marks=tuple(marks))
+
+
+def _name(name: str, place: float, end: Spot, look: Look) -> list[Mark]:
+    """A line's name beside a stroke of it, and a thin one from where the line ends, where that is elsewhere."""
+    colour, dashes = look
+    sample = Line(spots=((RIGHT + 12, place), (RIGHT + 30, place)), colour=colour, width=2.2, dashes=dashes)
+    told: list[Mark] = [sample, Words(at=(RIGHT + 35, place + 4), text=name, colour=colour, bold=True)]
+    if math.hypot(RIGHT + 12 - end[0], place - end[1]) < 20:
+        return told
+    return [Line(spots=(end, (RIGHT + 10, place)), colour=colour, width=0.8, opacity=0.3), *told]
 
 
 def _range(at: Sequence[float], log: bool) -> tuple[float, float]:
@@ -133,16 +187,16 @@ def _place(value: float, axes: Axes) -> str:
 
 
 def _curve(
-    name: str, shown: Sequence[tuple[float, float, float]], colour: str, axes: Axes,
+    name: str, shown: Sequence[tuple[float, float, float]], look: Look, axes: Axes,
     x: Callable[[float], float], y: Callable[[float], float],
-) -> list[Line | Dot | Words]:  # fmt: skip
+) -> list[Mark]:  # fmt: skip
     """One line, its band and its dots."""
-    marks: list[Line | Dot | Words] = []
+    marks, (colour, dashes) = list[Mark](), look
     band = [p for p in shown if math.isfinite(p[2])]
     if len(band) > 1:
         edge = [(x(p[0]), y(p[1] + p[2])) for p in band] + [(x(p[0]), y(p[1] - p[2])) for p in reversed(band)]
         marks.append(Line(spots=tuple(edge), fill=colour, opacity=0.13))
-    marks.append(Line(spots=tuple((x(p[0]), y(p[1])) for p in shown), colour=colour, width=2.2))
+    marks.append(Line(spots=tuple((x(p[0]), y(p[1])) for p in shown), colour=colour, width=2.2, dashes=dashes))
     for p in shown:
         tip = f"{name}, {_place(p[0], axes)}: {p[1]:.1f}"
         marks.append(Dot(at=(x(p[0]), y(p[1])), radius=3.2, colour=colour, tip=tip))

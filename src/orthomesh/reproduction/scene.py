@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 FONT = "Inter, system-ui, Segoe UI, Roboto, Helvetica, Arial, sans-serif"
 INK, SOFT, GRID = "#1f2937", "#64748b", "#e2e8f0"
@@ -53,13 +53,16 @@ class Words:
     bold: bool = False
 
 
+Mark: TypeAlias = Line | Dot | Words
+
+
 @dataclass(frozen=True, kw_only=True)
 class Scene:
     """Marks on a white sheet, drawn in order."""
 
     width: int
     height: int
-    marks: tuple[Line | Dot | Words, ...]
+    marks: tuple[Mark, ...]
 
 
 def bar(left: float, top: float, right: float, bottom: float, colour: str, opacity: float = 1.0) -> Line:
@@ -81,7 +84,7 @@ def svg(scene: Scene) -> str:
     return "\n".join([*parts, "</svg>", ""])
 
 
-def _element(mark: Line | Dot | Words) -> str:
+def _element(mark: Mark) -> str:
     if isinstance(mark, Words):
         weight = ' font-weight="600"' if mark.bold else ""
         place = f'x="{mark.at[0]:.1f}" y="{mark.at[1]:.1f}" font-size="{mark.size:g}" text-anchor="{mark.anchor}"'
@@ -131,7 +134,8 @@ def _png(scene: Scene, path: Path) -> None:
             font = ImageFont.load_default(size=k * mark.size)
             anchor = {"start": "ls", "middle": "ms", "end": "rs"}[mark.anchor]
             spot = (k * mark.at[0], k * mark.at[1])
-            draw.text(spot, _printable(mark.text), fill=mark.colour, font=font, anchor=anchor)
+            text = _printable(mark.text).replace("µ", "u")  # which Pillow's own font has not
+            draw.text(spot, text, fill=mark.colour, font=font, anchor=anchor)
         elif isinstance(mark, Dot):
             (x, y), r = mark.at, mark.radius
             box = (k * (x - r), k * (y - r), k * (x + r), k * (y + r))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Mapping, Sequence
 
 from rich import box
@@ -223,6 +224,8 @@ def _tex(text: str) -> str:
 
     >>> _tex("1 ± 2 %")
     '1 $\\\\pm$ 2 \\\\%'
+    >>> _tex("-1.5"), _tex("<0.001")  # a plain one prints a hyphen, the other a question mark upside down
+    ('$-$1.5', '$<$0.001')
     """
     for plain, said in (
         ("\\", r"\textbackslash{}"),
@@ -231,6 +234,8 @@ def _tex(text: str) -> str:
         ("_", r"\_"),
         ("&", r"\&"),
         ("±", r"$\pm$"),
+        ("<", "$<$"),
+        ("µ", r"$\mu$"),
     ):
         text = text.replace(plain, said)
-    return text
+    return re.sub(r"^-(?=\d)", "$-$", text)
