@@ -138,7 +138,7 @@ def _sha256(arrays: Arrays) -> str:
     total = hashlib.sha256()
     for name, array in arrays.items():
         total.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
-        total.update(np.ascontiguousarray(array).tobytes())
+        total.update(np.ascontiguousarray(array).data)
     return total.hexdigest()
 
 

@@ -237,7 +237,7 @@ def _examined(
     if isinstance(settings_, HardMoe):
         return examine_oracle(devices, method.bank, exam, engine)
     asked = dict(devices) if final else {k: devices[k] for k in sorted(devices)[: x.evaluate.devices]}
-    return examine(asked, method.bank, exam, engine, x.workers)
+    return examine(asked, method.bank, exam, engine, x.workers, method.made_of)
 
 
 def exam_of(x: Experiment, setup: Setup, *, final: bool) -> Exam:

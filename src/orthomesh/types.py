@@ -343,7 +343,8 @@ class Method:
     slow and the only one that sees the base model. describe(device, t): what it tells everybody.
     form(facts, t): who has to find a cluster by talking before there is a plan, if anybody; pure. plan(facts, t):
     pure. send(device, phase, t): at most one message per receiver. merge(device, inbox, phase, t): one envelope per
-    incoming edge, in order of sender. bank(device): what it answers with.
+    incoming edge, in order of sender. bank(device): what it answers with. made_of(device): a digest of all that its
+    bank depends on, where that takes less time than the bank; none: nobody needs it.
     """
 
     init: Callable[[int], DeviceState]
@@ -354,6 +355,7 @@ class Method:
     merge: Callable[[DeviceState, Sequence[Envelope], Phase, Round], DeviceState]
     bank: Callable[[DeviceState], Bank]
     form: Callable[[Mapping[int, Facts], Round], Forming | None] = plans_alone
+    made_of: Callable[[DeviceState], bytes] | None = None
 
 
 @runtime_checkable

@@ -103,6 +103,27 @@ def test_devices_that_answer_alike_are_asked_once(exam: Exam) -> None:
     assert [s["third"] for s in result.scores] == [Score(3, 1, -1, 0)] * 3
 
 
+def test_of_devices_whose_banks_are_made_of_the_same_one_bank_is_looked_at(exam: Exam) -> None:
+    devices = {k: person(k, kind) for k, kind in enumerate((1, 0, 1, 2))}
+    looked: list[int] = []
+
+    def bank(device: DeviceState) -> Bank:
+        looked.append(device.id)
+        return by_kind(device)
+
+    def made_of(device: DeviceState) -> bytes:
+        return device.own["kind"].tobytes() if device.id else b"another way to the same"
+
+    short = exam._replace(owners=exam.owners[:1], limit=1)
+    result = examine(devices, bank, short, InProcess(4), made_of=made_of)
+    assert looked[:4] == [0, 1, 2, 3]
+    looked.clear()
+    devices[4] = person(4, 1)
+    result = examine(devices, bank, short, InProcess(5), made_of=made_of)
+    assert sorted(looked[:4]) == [0, 1, 2, 3]
+    assert result == examine(devices, by_kind, short, InProcess(5))
+
+
 def test_the_oracle_adds_up_what_owners_answer(exam: Exam) -> None:
     devices = {k: person(k, 0) for k in range(7)}
     result = examine_oracle(devices, no_bank, exam, InProcess(7))

@@ -162,3 +162,14 @@ def test_bad_arguments_are_refused() -> None:
         encode_levels(np.array([8], dtype=np.uint8), 8)
     with pytest.raises(ValueError, match="density"):
         entropy_bits(1.5)
+
+
+@pytest.mark.parametrize("shares", [[0.2] * 5, [0.9, 0.05, 0.04, 0.01, 0.0], [1 - 4e-5, 1e-5, 1e-5, 1e-5, 1e-5]])
+def test_many_lanes_at_once_code_as_whole_numbers_do_symbol_by_symbol(shares: list[float]) -> None:
+    """Quotients by products in double precision are exact, whatever the frequency."""
+    drawn = np.random.default_rng(3).choice(5, 30_000, p=[0.2, 0.3, 0.3, 0.1, 0.1])
+    counts = frequencies(np.array(shares))
+    symbols = np.where(counts[drawn] > 0, drawn, 0).astype(np.uint8)
+    lanes, word = 100, np.empty(symbols.size, dtype="<u2")
+    states, full = entropy._encode_many(symbols, counts, lanes, word)
+    assert states.astype("<u4").tobytes() + word[full].tobytes() == entropy._encode_few(symbols, counts, lanes)

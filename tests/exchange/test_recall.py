@@ -60,5 +60,5 @@ def test_what_was_asked_longest_ago_goes_first_and_what_is_too_large_is_not_kept
     assert asked == [*range(17)]
     fn(one, 1)
     assert asked == [*range(17), 1]
-    large = np.zeros(4, dtype=np.uint8)
+    large = np.zeros(9, dtype=np.uint8)
     assert fn(large, 7) is not fn(large, 7)

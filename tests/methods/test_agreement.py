@@ -12,7 +12,7 @@ from orthomesh.adapters.mask import bid, negotiate
 from orthomesh.exchange.entropy import encode_levels
 from orthomesh.exchange.payload import Section, decode, encode
 from orthomesh.experts.bank import get, places, put
-from orthomesh.methods import agreement
+from orthomesh.methods import agreement, learning
 from orthomesh.methods.agreement import agree, offer
 from orthomesh.methods.coding import code_bid
 from orthomesh.methods.parts import shape, unpack
@@ -210,3 +210,17 @@ def test_devices_of_one_process_that_ask_the_same_share_what_was_found(c: Sparse
         agreement.settled(told, (4,), owed, ~closed, c),
     ):
         assert not any(other[k] is mask for k, mask in found.items())
+
+
+def test_a_bid_is_worked_out_once_a_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = device(2, [9, 8, 1, 2])
+    bid = learning.offered(known.own, 2, C)
+    told = replace(known, own={**known.own, "bid": bid})
+    alone = Phase(name="masks", edges=())
+    right = agree(known, [], alone, T, C).own
+    monkeypatch.setattr(learning, "wish", None)
+    assert learning.offered(told.own, 2, C) is bid
+    again = agree(told, [], alone, T, C).own
+    assert again.keys() == right.keys()
+    assert "bid" not in again
+    assert again["mask"].tolist() == right["mask"].tolist()

@@ -19,6 +19,7 @@ from orthomesh.methods.parts import (
     cluster_record,
     cuts_of,
     holds,
+    made_of,
     member_parts,
     shape,
     taken,
@@ -69,6 +70,19 @@ def knowing(k: int, *others: int) -> DeviceState:
 
 
 # example
+
+
+def test_members_of_a_cluster_have_banks_made_of_the_same() -> None:
+    one, other = knowing(0, 1, 2), knowing(1, 2, 0)
+    assert made_of(one) == made_of(other)
+    trained = replace(other, own={**other.own, "B": 2 * other.own["B"]})
+    assert made_of(trained) == made_of(one)  # what it has sent counts
+    assert made_of(knowing(0, 1)) != made_of(one)
+    changed = {**one.bank, "member/2/values": 2 * one.bank["member/2/values"]}
+    assert made_of(replace(one, bank=changed)) != made_of(one)
+    heard = replace(one, bank={**one.bank, "cluster/5/values": np.ones(1, dtype=np.float16)})
+    assert made_of(heard) != made_of(one)
+    assert made_of(replace(heard, bank={**heard.bank, "cluster/5/versions": np.ones(1, np.uint32)})) == made_of(heard)
 
 
 def test_only_active_entries_travel_in_16_bit() -> None:

@@ -180,42 +180,66 @@ def negotiate(
         group whose free positions suffice. {id: [sum d r]}
     """
     ids = sorted(bids)
-    worth = np.stack([_worth(bids[k], k) for k in ids])  # [M, n], no two equal in a column or a row
-    closed = np.zeros(worth.shape[1], dtype=bool) if taken is None else taken
-    masks = np.zeros(worth.shape, dtype=bool)
-    for index, cut in enumerate(slices(sizes)):
-        owed = np.array([int(quota[k][index]) for k in ids])
-        masks[:, cut] = _match(worth[:, cut], owed, closed[cut])
+    draws = [stream(0, "bid", k) for k in ids]
+    size = bids[ids[0]].shape[0]
+    closed = np.zeros(size, dtype=bool) if taken is None else taken
+    masks = np.zeros((len(ids), size), dtype=bool)
+    for index, cut in enumerate(slices(sizes)):  # level plus a keyed draw in [0, 1): no two equal in a row or a column
+        worth = np.stack([bids[k][cut] + draw.random(cut.stop - cut.start) for k, draw in zip(ids, draws, strict=True)])
+        _match(worth, np.array([int(quota[k][index]) for k in ids]), closed[cut], masks[:, cut])
     return {k: masks[row] for row, k in enumerate(ids)}
 
 
-def _worth(levels: Array, device: int) -> Float[np.ndarray, " n"]:
-    """Level plus a keyed draw in [0, 1): the order in which positions are wanted, without ties."""
-    return levels + stream(0, "bid", device).random(levels.shape[0])
-
-
 def _match(
-    worth: Float[np.ndarray, "M n"], owed: Int[np.ndarray, " M"], taken: Bool[np.ndarray, " n"]
-) -> Bool[np.ndarray, "M n"]:
-    """Stable matching of one group: the dearest pairs first, in as many steps as devices fill up."""
-    masks = np.zeros(worth.shape, dtype=bool)
-    free = ~taken
-    while free.any() and (masks.sum(axis=1) < owed).any():
-        short = np.flatnonzero(masks.sum(axis=1) < owed)
-        places = np.flatnonzero(free)
-        winner = short[np.argmax(worth[np.ix_(short, places)], axis=0)]
-        order = np.argsort(-worth[winner, places])
-        wins = [np.flatnonzero(winner[order] == m) for m in short]
-        lacking = owed[short] - masks[short].sum(axis=1)
-        end = min((int(w[n - 1]) + 1 for w, n in zip(wins, lacking, strict=True) if len(w) >= n), default=len(order))
-        chosen = order[:end]  # up to where the first device is full; what it would have won beyond goes to others
-        masks[winner[chosen], places[chosen]] = True
-        free[places[chosen]] = False
-    held = masks.sum(axis=1)
-    for m in np.flatnonzero(held < owed).tolist():  # more quotas than free positions: on top of others
+    worth: Float[np.ndarray, "M n"],
+    owed: Int[np.ndarray, " M"],
+    taken: Bool[np.ndarray, " n"],
+    masks: Bool[np.ndarray, "M n"],
+) -> None:
+    """Stable matching of one group: the dearest pairs first, in as many steps as devices fill up. Fills `masks`."""
+    lacking, anew = owed.copy(), np.flatnonzero(~taken)
+    best, mine = np.empty(taken.shape), np.zeros(masks.shape, dtype=bool)  # who is dearest, of those who lack any
+    while (anew.size or mine.any()) and (lacking > 0).any():
+        if anew.size == taken.size:
+            best, mine = _dearest(worth, lacking > 0)
+        else:
+            best[anew], mine[:, anew] = _dearest(worth[:, anew], lacking > 0)
+        full = _take(best, mine, lacking, masks)
+        anew = np.flatnonzero(mine[full]) if full >= 0 else anew[:0]  # what it would have won beyond goes to others
+    for m in np.flatnonzero(lacking > 0).tolist():  # more quotas than free positions: on top of others
         rest = np.flatnonzero(~masks[m])
-        masks[m, rest[np.argsort(-worth[m, rest])[: owed[m] - held[m]]]] = True
-    return masks
+        masks[m, rest[np.argsort(-worth[m, rest])[: lacking[m]]]] = True
+
+
+def _dearest(worth: Float[np.ndarray, "M n"], among: Bool[np.ndarray, " M"]) -> tuple[Array, Array]:
+    """How large the largest of these rows is in every column, and which one it is. [n], [M n]"""
+    best, mine = worth[among].max(axis=0), np.zeros(worth.shape, dtype=bool)
+    free = np.ones(best.shape, dtype=bool)
+    for m in np.flatnonzero(among).tolist():
+        mine[m] = (worth[m] == best) & free
+        free &= ~mine[m]
+    return best, mine
+
+
+def _take(best: Array, mine: Array, lacking: Array, masks: Bool[np.ndarray, "M n"]) -> int:
+    """Give out positions, the dearest first, up to where the first device is full; who that is, -1 for nobody.
+
+    Equal draws of one device, should they ever come, go to the earlier position.
+    """
+    won = {m: best.take(np.flatnonzero(mine[m])) for m in np.flatnonzero(lacking > 0).tolist()}
+    lasts = {m: w.size - int(lacking[m]) for m, w in won.items() if w.size >= lacking[m]}
+    ends = {m: float(np.partition(won[m], last)[last]) for m, last in lasts.items()}
+    full = max(ends, key=lambda m: ends[m], default=-1)
+    over = best > ends[full] if ends else np.ones(best.shape, dtype=bool)
+    for m in won:
+        chosen = mine[m] & over
+        if m == full:
+            ties = np.flatnonzero(mine[m] & (best == ends[m]))
+            chosen[ties[: lacking[m] - np.count_nonzero(chosen)]] = True
+        masks[m] |= chosen
+        lacking[m] -= np.count_nonzero(chosen)
+        mine[m] &= ~chosen
+    return full
 
 
 def pack_bid(levels: UInt8[np.ndarray, " n"]) -> UInt8[np.ndarray, " b"]:

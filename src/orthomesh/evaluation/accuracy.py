@@ -104,10 +104,12 @@ def same_answers(device: DeviceState, bank: Callable[[DeviceState], Bank]) -> tu
     for expert in held.experts:
         total.update(f"|{expert.owner}".encode())
         told = (None, None) if expert.sketch is None else expert.sketch[:2]
-        parts = (expert.A, expert.B, expert.code, *told, expert.weights)
+        drawn = expert.seed is not None  # what it was drawn from says what A is
+        total.update(f"|{expert.seed}{expert.kind}".encode())
+        parts = (None if drawn else expert.A, expert.B, expert.code, *told, expert.weights)
         for part in parts:  # each with its size, so that none runs into the next
             total.update(b"|" if part is None else f"|{part.dtype.str}{part.shape}".encode())
-            total.update(b"" if part is None else np.ascontiguousarray(part).tobytes())
+            total.update(b"" if part is None else np.ascontiguousarray(part).data)
         total.update(b"" if expert.sketch is None else repr(expert.sketch.reach).encode())
     return total.hexdigest(), len(held.experts)
 

@@ -27,6 +27,7 @@ def examine(
     exam: Exam,
     engine: Engine,
     num_parts: int = 1,
+    made_of: Callable[[DeviceState], bytes] | None = None,
 ) -> Result:
     """Put every task to every device.
 
@@ -36,11 +37,12 @@ def examine(
         exam: what is asked.
         engine: where the answering is done.
         num_parts: into how many jobs one device's tasks are split; changes nothing but the waiting.
+        made_of: a digest of all that a bank depends on: of devices with the same one bank is looked at; none: each.
 
     Returns:
         The outcome; devices that would answer alike share one entry.
     """
-    prints = engine.map(partial(same_answers, bank=bank), devices)
+    prints = _prints(devices, bank, engine, made_of)
     alike: dict[str, list[int]] = {}
     for k, (print_, _) in prints.items():
         alike.setdefault(print_, []).append(k)
@@ -60,6 +62,19 @@ def examine(
         {k: n for k, (_, n) in prints.items()},
         {task: _total(by_owners) for task, by_owners in _owners(by_device, exam).items()},
     )
+
+
+def _prints(
+    devices: Mapping[int, DeviceState],
+    bank: Callable[[DeviceState], Bank],
+    engine: Engine,
+    made_of: Callable[[DeviceState], bytes] | None,
+) -> dict[int, tuple[str, int]]:
+    """What `same_answers` says of every device, with one bank for all whose banks are made of the same."""
+    kinds = {k: k if made_of is None else made_of(devices[k]) for k in sorted(devices)}
+    firsts = {kind: k for k, kind in reversed(kinds.items())}
+    found = engine.map(partial(same_answers, bank=bank), {k: devices[k] for k in firsts.values()})
+    return {k: found[firsts[kind]] for k, kind in kinds.items()}
 
 
 def examine_own(

@@ -16,7 +16,7 @@ from ..types import Array
 P = ParamSpec("P")
 
 MOST_BYTES = 1 << 25
-"""Of all results that one function keeps; a result beyond a sixteenth of that is not kept."""
+"""Of all results that one function keeps; a result beyond a quarter of that is not kept."""
 
 
 def recalled(fn: Callable[P, Array]) -> Callable[P, Array]:
@@ -46,7 +46,7 @@ def recalled(fn: Callable[P, Array]) -> Callable[P, Array]:
                 return kept[key]
         found = fn(*args, **kwargs)
         found.flags.writeable = False
-        if found.nbytes <= MOST_BYTES // 16:
+        if found.nbytes <= MOST_BYTES // 4:
             with lock:
                 if key not in kept:
                     held[0] += found.nbytes
@@ -62,7 +62,8 @@ def _digest(args: Sequence[object]) -> bytes:
     seen = blake2b(digest_size=16)
     for arg in args:
         if isinstance(arg, np.ndarray):
-            seen.update(f"|{arg.dtype.str}{arg.shape}".encode() + np.ascontiguousarray(arg).tobytes())
+            seen.update(f"|{arg.dtype.str}{arg.shape}".encode())
+            seen.update(np.ascontiguousarray(arg).data)
         else:
             seen.update(f"|{arg!r}".encode())
     return seen.digest()

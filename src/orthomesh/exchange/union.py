@@ -36,15 +36,35 @@ def join(parts: Mapping[int, Array], masks: Mapping[int, Array], rule: Rule = "u
     """
     if not parts or parts.keys() != masks.keys():
         raise ValueError(f"expansions of {sorted(parts)} cannot be joined under masks of {sorted(masks)}")
-    ids = sorted(parts)
-    if rule == "stack":
-        return np.stack([np.where(masks[k], parts[k], 0).astype(np.float32) for k in ids])
-    total = np.zeros(parts[ids[0]].shape, dtype=np.float32)
-    holders = np.zeros(total.shape, dtype=np.float32)
-    for k in ids:  # in order of id: float sums must not depend on who came first
-        total += np.where(masks[k], parts[k], 0).astype(np.float32)
-        holders += masks[k]
-    return np.asarray(total / (np.maximum(holders, 1) if rule == "union" else np.float32(len(ids))))[None]
+    return join_active({k: part[masks[k]] for k, part in parts.items()}, masks, rule)
+
+
+def join_active(
+    values: Mapping[int, Array], masks: Mapping[int, Array], rule: Rule = "union"
+) -> Float[np.ndarray, "rows n"]:
+    """`join` of expansions of which only the active entries are at hand.
+
+    Args:
+        values: active entries of every member, in order. {id: [n active]}
+        masks: as there. rule: as there.
+
+    Returns:
+        As there.
+    """
+    ids = sorted(values)
+    size = masks[ids[0]].size
+    joined = np.zeros((len(ids) if rule == "stack" else 1, size), dtype=np.float32)
+    once, several = np.zeros(size, dtype=bool), np.zeros(size, dtype=bool)
+    for row, k in enumerate(ids):  # in order of id: float sums must not depend on who came first
+        places = np.flatnonzero(masks[k])
+        joined[row if rule == "stack" else 0, places] += values[k].astype(np.float32)
+        several |= once & masks[k]
+        once |= masks[k]
+    if rule == "mean":
+        joined /= np.float32(len(ids))
+    elif rule == "union" and (shared := np.flatnonzero(several)).size:  # the others are divided by one
+        joined[0, shared] /= sum(masks[k][shared].astype(np.float32) for k in ids)
+    return joined
 
 
 def support(masks: Mapping[int, Array]) -> Bool[np.ndarray, " n"]:

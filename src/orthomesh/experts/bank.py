@@ -47,7 +47,7 @@ def store(record: ClusterRecord) -> dict[str, Array]:
     held = _held(record.masks, len(record.joined))
     return {
         "members": np.array(record.members, dtype=np.uint32),
-        "values": record.joined[held].astype(np.float16),
+        "values": record.joined.reshape(-1)[np.flatnonzero(held)].astype(np.float16),
         "masks": np.packbits(record.masks, axis=1),
         "seeds": record.seeds.astype(np.uint64),
         "codes": record.codes.astype(np.float16),
@@ -82,16 +82,17 @@ def load(arrays: Mapping[str, Array], num_expansion: int, apart: bool = False) -
         raise ValueError(
             f"masks of shape {arrays['masks'].shape} do not fit {len(members)} members and {num_expansion} entries"
         )
-    masks = np.unpackbits(arrays["masks"], axis=1, count=num_expansion).astype(bool)
+    masks = np.unpackbits(arrays["masks"], axis=1, count=num_expansion).view(bool)
     held = _held(masks, len(members) if apart else 1)
-    if arrays["values"].shape != (int(held.sum()),):
-        raise ValueError(f"{arrays['values'].shape[0]} values do not fit a support of {int(held.sum())}")
+    places = np.flatnonzero(held)
+    if arrays["values"].shape != places.shape:
+        raise ValueError(f"{arrays['values'].shape[0]} values do not fit a support of {places.size}")
     if any(len(arrays[name]) != len(members) for name in ("seeds", "codes", "sketches", "versions")):
         raise ValueError(f"seeds, task codes, sketches or versions do not fit {len(members)} members")
     if not all(np.isfinite(arrays[name]).all() for name in ("values", "codes", "sketches")):
         raise ValueError(f"the record of devices {members} holds values that are not finite")
     joined = np.zeros(held.shape, dtype=np.float32)
-    joined[held] = arrays["values"]
+    joined.reshape(-1)[places] = arrays["values"]
     return ClusterRecord(
         members=members,
         joined=joined,
@@ -107,7 +108,10 @@ def read(record: ClusterRecord, member: int) -> Float[np.ndarray, " n"]:
     """A member's expansion: its own row, or the joined one through its own mask. [sum d r]"""
     row = record.members.index(member)
     own = record.joined[row if len(record.joined) > 1 else 0]
-    return np.asarray(np.where(record.masks[row], own, np.float32(0)))
+    places = np.flatnonzero(record.masks[row])
+    expansion = np.zeros(own.shape, dtype=np.float32)
+    expansion[places] += own[places]  # a zero has no sign
+    return expansion
 
 
 def _held(masks: Array, rows: int) -> Array:

@@ -12,9 +12,9 @@ from ..adapters.mask import negotiate
 from ..exchange.payload import Section, decode
 from ..experts.bank import each, put_each
 from ..types import Array, Arrays, DeviceState, Edge, Envelope, Phase, Round
-from .coding import code_bid, read_bid, wish
-from .learning import score
-from .parts import every_run, shape, taken, under_mask, unpack
+from .coding import read_bid
+from .learning import offered
+from .parts import by_entry, every_run, shape, taken, under_mask, unpack
 from .sparse_orthogonal import SparseOrthogonal
 
 _SETTLED: WeakValueDictionary[tuple[bytes, int], Array] = WeakValueDictionary()
@@ -34,8 +34,8 @@ def offer(device: DeviceState, carries: tuple[int, ...], c: SparseOrthogonal) ->
         return []
     if "cluster" in own:
         return [Section("one_off", "taken", np.packbits(taken(device, carries)[:: c.run]))]
-    sizes, quota = every_run(*shape(own), c.run)
-    parts = [Section("one_off", "bid", code_bid(wish(score(own, device.id, c), sizes, quota, c), c))]
+    quota = every_run(*shape(own), c.run)[1]
+    parts = [Section("one_off", "bid", offered(own, device.id, c))]
     parts.append(Section("one_off", "quota", quota.astype(np.uint32)))
     if len(carries) > 1:
         parts.append(Section("one_off", "seed", own["seed"]))
@@ -84,7 +84,7 @@ def _negotiated(
         unit = next((e.carries for e in mine if device.id in e.carries), (device.id,))
         if unit[0] not in bids:  # it leads its unit, or has not heard who does
             unit = unit if unit[0] == device.id else (device.id,)
-            bids[device.id], owed[device.id] = code_bid(wish(score(own, device.id, c), sizes, quota, c), c), quota
+            bids[device.id], owed[device.id] = offered(own, device.id, c), quota
         units[unit[0]] = unit
         told = {k: unpack(parts["taken"], num) for k, parts in heard.items() if "taken" in parts}
         closed = np.logical_or.reduce([np.zeros(num, dtype=bool), *told.values()])
@@ -112,14 +112,15 @@ def settled(
     """
     asked = blake2b(repr((sorted(bids), tuple(sizes), c.run, c.mask_code)).encode(), digest_size=16)
     for k in sorted(bids):
-        asked.update(str((bids[k].size, owed[k].tolist())).encode() + bids[k].tobytes())
-    asked.update(closed.tobytes())
+        asked.update(str((bids[k].size, owed[k].tolist())).encode())
+        asked.update(np.ascontiguousarray(bids[k]).data)
+    asked.update(closed.data)
     key = asked.digest()
     found = {k: mask for k in bids if (mask := _SETTLED.get((key, k))) is not None}
     if len(found) < len(bids):
         read = {k: read_bid(code, closed.size, c) for k, code in bids.items()}
         for k, mask in negotiate(read, sizes, owed, closed).items():
-            found[k] = _SETTLED[key, k] = np.packbits(np.repeat(mask, c.run))
+            found[k] = _SETTLED[key, k] = np.packbits(by_entry(mask, c.run))
             found[k].flags.writeable = False
     return found
 

@@ -15,10 +15,11 @@ import numpy as np
 from ..adapters.mask import BITS, bid, bid_bits, pack_bid, unpack_bid
 from ..exchange.entropy import decode_levels, decode_mask, encode_levels, encode_mask, entropy_bits
 from ..exchange.quantise import dequantise, num_bytes, quantise
+from ..exchange.recall import recalled
 from ..exchange.union import join
 from ..experts.bank import ClusterRecord, load, store
 from ..types import Array, Arrays, DeviceState
-from .parts import by_run, cluster_record, every_run, fixed_bits, shape, unpack
+from .parts import by_entry, by_run, cluster_record, every_run, fixed_bits, shape, unpack
 from .sparse_orthogonal import SparseOrthogonal
 
 
@@ -77,8 +78,13 @@ def read_mask(code: Array, sizes: Array, c: SparseOrthogonal) -> Array:
     """
     if c.mask_code == "raw":
         return code
-    cuts = _runs(sizes, c)
-    return np.packbits(np.repeat(decode_mask(code, sum(cuts), cuts), c.run))
+    return _read(code, _runs(sizes, c), c.run)
+
+
+@recalled
+def _read(code: Array, cuts: tuple[int, ...], run: int) -> Array:
+    """The bits of a mask; they take an eighth of the mask, so that those of large models are kept as well."""
+    return np.packbits(by_entry(decode_mask(code, sum(cuts), cuts), run))
 
 
 def _runs(sizes: Array, c: SparseOrthogonal) -> tuple[int, ...]:

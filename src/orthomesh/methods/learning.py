@@ -18,7 +18,7 @@ from ..types import Array, Arrays, DeviceState, Learnt, Round
 from ..units import from_db
 from ..wireless.compute import parameter_budget
 from ..wireless.power import payload_limit_bits
-from .coding import code_sketch
+from .coding import code_bid, code_sketch, wish
 from .parts import by_run, cuts_of, every_run, fixed_bits, shape, under_mask, unpack
 from .setup import Setup, device_rows
 from .sparse_orthogonal import SparseOrthogonal
@@ -45,7 +45,8 @@ def fit(device: DeviceState, t: Round, c: SparseOrthogonal, setup: Setup) -> tup
     if warmup:
         own, learnt = _train(own, device.id, t, range(warmup), c, setup)
         if c.masks == "negotiated":
-            return replace(device, own=own), learnt  # the mask waits for the cluster's bids
+            bid = offered(own, device.id, c)  # the mask waits for the cluster's bids
+            return replace(device, own={**own, "bid": bid}), learnt
         mask = top_mask(by_run(score(own, device.id, c), c.run), *every_run(*shape(own), c.run))
         own = under_mask(own, np.packbits(np.repeat(mask, c.run)), t)
         if warmup == steps:
@@ -63,6 +64,14 @@ def score(own: Arrays, device: int, c: SparseOrthogonal) -> Array:
     if c.score == "random":
         return stream(int(own["seed"]), "random-mask", device).random(own["B"].size)
     return own["saliency"] if c.score == "gradient" else own["B"]
+
+
+def offered(own: Arrays, device: int, c: SparseOrthogonal) -> Array:
+    """The device's bid as it travels (R3), worked out once a training: `bid` of its parts, or from what it trained."""
+    if "bid" in own:
+        return own["bid"]
+    sizes, quota = every_run(*shape(own), c.run)
+    return code_bid(wish(score(own, device, c), sizes, quota, c), c)
 
 
 def entries(device: int, c: SparseOrthogonal, setup: Setup) -> Array:

@@ -1,9 +1,9 @@
 """What a device of the paper's method keeps by name, and the cluster record it makes of it.
 
 own: seed, code, sketch, quota and sizes of every matrix, spans (matrices that share a quota), B, moment/*; error (R11)
-and saliency (R2) where wanted; later mask (bits), masked (round it was found in), cluster (ids), group (ids of devices
-with the same adapter), sent (values last sent, as receivers read them), version (round of that), owed (what coarse
-values have left out, for groups).
+and saliency (R2) where wanted; bid (as it travels) until there is a mask; later mask (bits), masked (round it was found
+in), cluster (ids), group (ids of devices with the same adapter), sent (values last sent, as receivers read them),
+version (round of that), owed (what coarse values have left out, for groups).
 bank: member/ID/* of its own cluster: the mask that its bid led to, later what it told: values, version, mask, code,
 sketch, seed. cluster/ID/*: records of other clusters.
 """
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..adapters.mask import merged
-from ..exchange.union import Rule, join, support
+from ..exchange.union import Rule, join_active, support
 from ..experts.bank import ClusterRecord, each
 from ..types import Array, Arrays, DeviceState, Round
 
@@ -27,7 +27,7 @@ STATICS = ("mask", "code", "sketch", "seed")
 
 def unpack(bits: Array, size: int) -> Array:
     """A mask from its bits. [size], bool"""
-    return np.unpackbits(bits, count=size).astype(bool)
+    return np.unpackbits(bits, count=size).view(bool)
 
 
 def cuts_of(base: Any) -> tuple[slice, ...]:
@@ -67,6 +67,11 @@ def by_run(score: Array, run: int) -> Array:
     return score if run == 1 else np.asarray(score.reshape(-1, run).sum(axis=1))
 
 
+def by_entry(mask: Array, run: int) -> Array:
+    """A mask of runs as one of entries."""
+    return mask if run == 1 else np.repeat(mask, run)
+
+
 def fixed_bits(num_expansion: int, num_told: int) -> int:
     """What travels beside a device's values when they are new to somebody: mask, what is told of its task, heads."""
     return num_expansion + 16 * num_told + 2048
@@ -77,21 +82,24 @@ def under_mask(own: Arrays, bits: Array, t: Round) -> dict[str, Array]:
 
     `quota` becomes what each matrix has got out of its group's.
     """
-    mask = unpack(bits, own["B"].size)
-    moments = {name: a[mask] if a.shape == mask.shape else a for name, a in own.items() if name.startswith("moment/")}
+    size = own["B"].size
+    active = np.flatnonzero(unpack(bits, size))
+    moments = {name: a[active] if a.shape == (size,) else a for name, a in own.items() if name.startswith("moment/")}
     ends = np.cumsum(own["sizes"].astype(np.int64))
+    B = np.zeros_like(own["B"], dtype=np.float32)
+    B[active] = own["B"][active]
     held = {
-        "B": np.where(mask, own["B"], np.float32(0)),
+        "B": B,
         "mask": bits,
         "masked": np.array(t.index, dtype=np.uint32),
-        "quota": np.add.reduceat(mask.astype(np.int64), ends - own["sizes"]).astype(np.uint32),
+        "quota": np.diff(np.searchsorted(active, ends), prepend=0).astype(np.uint32),
     }
-    return {**{name: a for name, a in own.items() if name != "saliency"}, **moments, **held}
+    return {**{name: a for name, a in own.items() if name not in ("saliency", "bid")}, **moments, **held}
 
 
 def values(own: Arrays) -> Array:
     """Active entries of B as they travel, in 16 bit. [n active]"""
-    active = own["B"][unpack(own["mask"], own["B"].size)]
+    active = own["B"][np.flatnonzero(unpack(own["mask"], own["B"].size))]
     return np.asarray(active, dtype=np.float16)
 
 
@@ -153,11 +161,43 @@ def member_parts(src: int, known: Arrays, parts: Arrays, size: int) -> dict[str,
     joined = {**known, **parts}
     if not joined.keys() >= set(STATICS):
         return dict(known)  # what is told once was lost on the way; values alone are of no use
-    if joined["mask"].shape != (-(-size // 8),) or joined["values"].shape != (int(unpack(joined["mask"], size).sum()),):
+    if joined["mask"].shape != (-(-size // 8),) or joined["values"].shape != (_held(joined["mask"], size),):
         raise ValueError(f"device {src} sent {joined['values'].size} values that do not fit its mask")
     if not np.isfinite(joined["values"]).all():
         raise ValueError(f"device {src} sent values that are not finite, its training has diverged")
     return joined
+
+
+def _held(mask: Array, size: int) -> int:
+    """Entries of a mask from its bits; those that fill the last byte do not count."""
+    spare = int(mask[-1]) & (1 << -size % 8) - 1 if size else 0
+    return int(np.bitwise_count(mask).sum(dtype=np.int64)) - spare.bit_count()
+
+
+def _told(device: DeviceState) -> dict[int, Arrays]:
+    """What every member of the device's cluster has told, with itself as it stands in what others know."""
+    own, members = device.own, each(device.bank, "member")
+    told: dict[int, Arrays] = {k: a for k, a in members.items() if "values" in a}
+    me = {**{n: own[n] for n in STATICS}, "values": own.get("sent", values(own))}
+    told[device.id] = {**me, "version": own.get("version", np.array(0, dtype=np.uint32))}
+    return told
+
+
+def made_of(device: DeviceState) -> bytes:
+    """A digest of what the device's bank of experts is made from: its cluster's parts and the records of others.
+
+    Members of one cluster have the same where nothing was lost. Of two that differ the experts may still be alike.
+    """
+    total = hashlib.sha256()
+    held = _told(device) if "mask" in device.own else {}
+    parts = {("member", k, name): a for k, told in held.items() for name, a in told.items() if name != "version"}
+    for k, record in each(device.bank, "cluster").items():
+        parts |= {("cluster", k, name): a for name, a in record.items() if name != "versions"}
+    for place in sorted(parts):
+        array = parts[place]
+        total.update(f"{place}{array.dtype.str}{array.shape}".encode())
+        total.update(np.ascontiguousarray(array).data)
+    return total.digest()
 
 
 def cluster_record(device: DeviceState, rule: Rule) -> ClusterRecord:
@@ -165,20 +205,13 @@ def cluster_record(device: DeviceState, rule: Rule) -> ClusterRecord:
 
     A device stands in its own record with what it last sent, so that all members hold the same record.
     """
-    own, size = device.own, device.own["B"].size
-    members = {k: a for k, a in each(device.bank, "member").items() if "values" in a}
-    me = {**{n: own[n] for n in STATICS}, "values": own.get("sent", values(own))}
-    members[device.id] = {**me, "version": own.get("version", np.array(0, dtype=np.uint32))}
+    members, size = _told(device), device.own["B"].size
     ids = tuple(sorted(members))
-    masks = {k: unpack(members[k]["mask"], size) for k in ids}
-    full = {}
-    for k in ids:
-        full[k] = np.zeros(size, dtype=np.float32)
-        full[k][masks[k]] = members[k]["values"]
+    masks = np.unpackbits(np.stack([members[k]["mask"] for k in ids]), axis=1, count=size).view(bool)
     return ClusterRecord(
         members=ids,
-        joined=join(full, masks, rule),
-        masks=np.stack([masks[k] for k in ids]),
+        joined=join_active({k: members[k]["values"] for k in ids}, dict(zip(ids, masks, strict=True)), rule),
+        masks=masks,
         seeds=np.array([members[k]["seed"] for k in ids], dtype=np.uint64),
         versions=np.array([members[k]["version"] for k in ids], dtype=np.uint32),
         codes=np.stack([members[k]["code"] for k in ids]).astype(np.float32),

@@ -26,7 +26,7 @@ from ..experts.sketch import unpack
 from ..planning.problem import Solver
 from ..types import Bank, DeviceState, Expert, Method
 from ..wireless.infeasible import Answer
-from .parts import cluster_record, cuts_of
+from .parts import cluster_record, cuts_of, made_of
 from .setup import Setup
 
 
@@ -167,6 +167,7 @@ class SparseOrthogonal:
             merge=partial(telling.merge, c=self),
             bank=partial(bank, c=self, setup=setup),
             form=partial(telling.form, c=self, setup=setup),
+            made_of=made_of,
         )
 
 
@@ -232,7 +233,7 @@ def _expert(owner: int, rows: Sequence[tuple[ClusterRecord, int]], base: Any, c:
     return Expert(
         owner=owner,
         A=refine(A, record.codes[n], base.layout, cuts_of(base), c.refinement),
-        B=record.joined[0] if c.aggregation == "mean" else np.mean(whole, axis=0),
+        B=record.joined[0] if c.aggregation == "mean" else whole[0] if len(whole) == 1 else np.mean(whole, axis=0),
         code=np.mean([r.codes[m] for r, m in rows], axis=0) if record.codes.size else None,
         sketch=unpack(np.mean(told, axis=0)) if told[0].size else None,
         seed=int(record.seeds[n]) if drawn else None,
