@@ -97,6 +97,7 @@ def test_the_largest_run_is_refused_before_any_begins(tmp_path: Path, monkeypatc
         (["table1", "--scale", "small"], "needs --data DIR and --model DIR"),
         (["fig6", "-s", "rules.max_colision=1"], "Did you mean 'max_collision'?"),
         (["fig6", "--only", "gossip"], "--only has no use with fig6: it plans networks and trains nothing"),
+        (["equal", "--runs", "nowhere"], "nowhere has no finished runs of `reproduce methods` with these settings"),
         (["fig5", "--finished"], "--finished has no use with fig5"),
         (["table1", "--counts", "3"], "--counts has no use with table1: its number of devices is"),
         (["methods", "-s", "methods.fedex.topology=ring"], "topology: fedex has none to choose, a server among the"),

@@ -15,14 +15,17 @@ from .speech import say, sentences
 
 if TYPE_CHECKING:
     from ..experiment import Experiment
+    from ..reproduction.rows import Row
     from ..reproduction.scales import Scale
 
-WHAT = ("table1", "table2", "fig4", "fig5", "fig6", "methods")
+WHAT = ("table1", "table2", "fig4", "fig5", "fig6", "methods", "equal")
 
 
 # A command's parameters are the options a user sees, so there are more of them than a function may have elsewhere.
 def reproduce(
-    what: Annotated[str, typer.Argument(help="table1, table2, fig4, fig5, fig6; or methods: all there are.")],
+    what: Annotated[
+        str, typer.Argument(help="table1, table2, fig4, fig5, fig6; methods: all there are; equal: all at our bytes.")
+    ],
     scale: Annotated[str, typer.Option(help="tiny (embedded, minutes), small (--model, --data) or paper.")] = "tiny",
     seeds: Annotated[int, typer.Option(min=1, help="Repetitions; an interval worth its name needs three.")] = 3,
     only: Annotated[str, typer.Option(help="Rows by label, separated by commas; default: all.")] = "",
@@ -37,7 +40,10 @@ def reproduce(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Default: reproduced/WHAT-SCALE.")] = None,
     runs: Annotated[
-        Path | None, typer.Option(help="Where the runs are, if not in --out: tables share those they have in common.")
+        Path | None,
+        typer.Option(
+            help="Where the runs are, if not in --out: tables share those in common; equal: where methods' are."
+        ),
     ] = None,
     cost: Annotated[bool, typer.Option("--cost", help="Say what it will cost, and stop.")] = False,
     finished: Annotated[bool, typer.Option("--finished", help="Run nothing; show what is finished.")] = False,
@@ -51,7 +57,8 @@ def reproduce(
     begun, place = time.monotonic(), out or Path("reproduced") / f"{what}-{scale}"
     named = {"model.source": model, "tasks.data": data, "tasks.names": tasks and [t.strip() for t in tasks.split(",")]}
     given = {k: v for k, v in named.items() if v is not None}
-    asked = Asked(what, scale, seeds, only, given, counts, set_ or [], place, runs or place)
+    there = runs or (Path("reproduced") / f"methods-{scale}" if what == "equal" else place)
+    asked = Asked(what, scale, seeds, only, given, counts, set_ or [], place, there)
     console = Console(highlight=False)
     told = {"only": only, "model": model, "tasks": tasks, "data": data, "counts": counts, "runs": runs,
             "finished": finished}  # fmt: skip
@@ -137,10 +144,15 @@ def _tabled(asked: Asked, scale: Scale, counts: tuple[int, ...], console: Consol
     from ..reproduction.runs import runs_of, there
     from ..reproduction.scales import base_experiment
 
-    given = {"workers": 1, **asked.given} if asked.what == "methods" else asked.given  # processes share the runs
-    rows = chosen(asked.what, [label.strip() for label in asked.only.split(",") if label.strip()])
+    all_of = asked.what in ("methods", "equal")
+    given = {"workers": 1, **asked.given} if all_of else asked.given  # processes share the runs
+    rows = chosen(
+        "methods" if all_of else asked.what, [label.strip() for label in asked.only.split(",") if label.strip()]
+    )
     x = base_experiment(scale, methods(rows), given, asked.overrides)
     runs = runs_of(x, asked.runs, asked.seeds, counts if asked.what == "fig4" else ())
+    if asked.what == "equal":
+        return _equal(asked, rows, there(runs), console, way)
     if not way.finished and not _carry_out(runs, x, console, way):
         return []
     done = there(runs)
@@ -151,6 +163,30 @@ def _tabled(asked: Asked, scale: Scale, counts: tuple[int, ...], console: Consol
     if asked.what == "fig4":
         return figure4.figure4(rows, done, asked.place)
     return outcome.write(asked.what, rows, done, asked.place)
+
+
+def _equal(
+    asked: Asked, rows: tuple[Row, ...], finished: dict[Path, Experiment], console: Console, way: Way
+) -> list[Any]:
+    """All methods at our bytes, which finished runs of `methods` say."""
+    from ..reproduction import comparison
+    from ..reproduction.equal import at_our_bytes
+    from ..reproduction.runs import there
+
+    if asked.place == asked.runs:
+        raise ValueError(f"--out: {asked.place} has the runs of methods; those at our bytes go elsewhere")
+    if not finished:
+        raise ValueError(f"--runs: {asked.runs} has no finished runs of `reproduce methods` with these settings")
+    made = at_our_bytes(finished, asked.place)
+    new = {d: x for d, x in made.runs.items() if d not in finished}
+    if new and not way.finished:
+        whole = replace(next(iter(new.values())), methods={k: m for x in new.values() for k, m in x.methods.items()})
+        if not _carry_out(new, whole, console, way):
+            return []
+    titles = [r.title for r in rows if r.label in made.left]
+    short = f"note: left out, one exchange alone is more than ours sends in all: {', '.join(titles)}"
+    told = comparison.write(made.rows(rows), there(made.runs), asked.place, "our bytes")
+    return [*told, *([short] if titles else [])]
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -119,6 +119,12 @@ def _costs(journal: Journal, label: str, after: Mapping[int, tuple[float, float,
     }
 
 
+def over_budget(found: Sequence[Compared]) -> list[str]:
+    """Titles of those that sent more than ours, by more than half a percent."""
+    budget = next((c.cost("sent") for c in found if c.line.row.label == OURS), math.inf)
+    return [c.line.row.title for c in found if c.cost("sent") > 1.005 * budget]
+
+
 def cells(found: Sequence[Compared], tests: Mapping[str, Paired]) -> list[list[str]]:
     """The rows as one reads them, under `HEAD`."""
     lora = next((c.cost("sent") for c in found if c.line.row.label == LORA), 0.0)
@@ -177,13 +183,16 @@ def terminal(rows: Sequence[Sequence[str]], found: Sequence[Compared]) -> Table:
     return table
 
 
-def write(rows: Sequence[Row], runs: Mapping[Path, Experiment], out: Path) -> Said:
+def write(
+    rows: Sequence[Row], runs: Mapping[Path, Experiment], out: Path, equal: str = "equal rank and rounds"
+) -> Said:
     """Write the comparison: CSV, LaTeX, Markdown, averages, and accuracy over bytes and over seconds.
 
     Args:
         rows: of the table.
         runs: finished, of one method and seed each; a method with fewer seeds than others is left out.
         out: where to.
+        equal: what is the same for all.
 
     Returns:
         Tables, sentences and paths, in the order to show them.
@@ -194,10 +203,7 @@ def write(rows: Sequence[Row], runs: Mapping[Path, Experiment], out: Path) -> Sa
     flat, seeds = [one.line for one in found], len({x.seed for x in runs.values()})
     tests = against_ours(flat)
     told = cells(found, tests)
-    caption = (
-        f"All methods at equal rank and rounds, {count(seeds, 'seed')} with 95 % t-intervals; "
-        "cost of a device over the run"
-    )
+    caption = f"All methods at {equal}, {count(seeds, 'seed')} with 95 % t-intervals; cost of a device over the run"
     files = {
         "csv": as_csv(found, tests),
         "md": as_markdown(told),
@@ -208,7 +214,7 @@ def write(rows: Sequence[Row], runs: Mapping[Path, Experiment], out: Path) -> Sa
     measures = [plots.Measure(line.row.title, *line.average, ()) for line in flat]
     sending = [one.line.row for one in found if one.cost("sent")]
     curves = {row: frontier(row.label, directories(row, runs)) for row in sending}
-    drawn = {"methods": plots.dots("All methods", words, measures), **frontiers(curves, out, paths)}
+    drawn = {"methods": plots.dots(f"All methods at {equal}", words, measures), **frontiers(curves, out, paths)}
     kept = forgetting.forgotten(rows, runs)
     drawn |= forgetting.figure(kept)
     before = write_forgetting(kept, out, paths)
@@ -217,9 +223,12 @@ def write(rows: Sequence[Row], runs: Mapping[Path, Experiment], out: Path) -> Sa
     note = (
         "at our bytes: the last examined round with no more sent than ours in the whole run; on the way few are asked"
     )
+    expected = verdicts(flat) if equal == "equal rank and rounds" else []
+    if equal == "our bytes" and (over := over_budget(found)):
+        expected = [f"sent more than ours all the same: {', '.join(over)}"]
     return [
         terminal(told, found),
         before,
-        *(f"note: {n}" for n in (note, *verdicts(flat), *few(seeds), *notes)),
+        *(f"note: {n}" for n in (note, *expected, *few(seeds), *notes)),
         *paths,
     ]

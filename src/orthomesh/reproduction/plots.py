@@ -41,7 +41,8 @@ class Curve(NamedTuple):
 
 def dots(title: str, subtitle: str, measures: Sequence[Measure], rings: str = "the paper") -> Scene:
     """Averages with intervals, one line per method; rings are the paper's numbers, or what `rings` says."""
-    left, right, step = 240.0, 820.0, 30.0
+    step, left = 30.0, max(240.0, 7.0 * max((len(one.name) for one in measures), default=0) + 24)
+    right = left + 580.0
     bottom = TOP + step * len(measures)
 
     def x(value: float) -> float:
@@ -63,7 +64,7 @@ def dots(title: str, subtitle: str, measures: Sequence[Measure], rings: str = "t
             marks.append(Line(spots=((x(low), y), (x(high), y)), colour=PALETTE[0], width=2.4))
         marks.append(Dot(at=(x(one.mean), y), radius=5.0, colour=PALETTE[0], tip=f"{one.name}: {_number(one)}"))
         marks.append(Words(at=(right + 14, y + 4), text=_number(one), colour=SOFT))
-    return Scene(width=1000, height=int(bottom + 40), marks=tuple(marks))
+    return Scene(width=int(right + 180), height=int(bottom + 40), marks=tuple(marks))
 
 
 def _number(one: Measure) -> str:

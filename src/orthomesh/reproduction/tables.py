@@ -160,10 +160,10 @@ def cells(table: str, lines: Sequence[Line]) -> list[tuple[str, list[list[str]]]
 
 
 def head(lines: Sequence[Line]) -> list[str]:
-    """Column names: our tasks, over the paper's where they are others."""
+    """Column names: our tasks, over the paper's where they are others; the paper's alone where it has more."""
     tasks = [t if t == p.lower() else f"{t} / {p}" for t, p in zip(lines[0].tasks, COLUMNS, strict=False)]
     rest = [str(t) for t in lines[0].tasks[len(tasks) :]]
-    return ["Method", "# Params (%)", "# Trans. (%)", *tasks, *rest, "Avg."]
+    return ["Method", "# Params (%)", "# Trans. (%)", *tasks, *rest, *COLUMNS[len(lines[0].tasks) :], "Avg."]
 
 
 def as_markdown(table: str, lines: Sequence[Line], tests: Tests) -> str:
