@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import linalg, stats
 
+from orthomesh.adapters import projection as drawing
 from orthomesh.adapters.lowrank import Layout, Shape, matrices_a
 from orthomesh.adapters.projection import Kind, _draw, ln, projection
 from orthomesh.rng import key
@@ -179,6 +180,14 @@ def test_neither_threads_nor_vector_units_change_a_bit() -> None:
     here = [_draw(seed, [0, 1], (rank, widths[0]), kind) for seed, rank, widths, kind, _ in BYTES]
     assert doubles == [hashlib.sha256(a.tobytes()).hexdigest() for a in here]
     assert refusal == "kind 'dense' of a projection is unknown; known are orthonormal, gaussian, unit, sparse"
+
+
+def test_however_many_are_drawn_side_by_side_the_bits_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = Layout(tuple(Shape(f"h.{n}", 2, 64) for n in range(3)), 2)
+    alone = drawing._drawn(5, layout, "orthonormal")
+    monkeypatch.setattr(drawing, "SMALL", 0)
+    monkeypatch.setattr(drawing, "ENTRIES", 1)
+    assert drawing._drawn(5, layout, "orthonormal").tobytes() == alone.tobytes()
 
 
 def test_small_projections_on_paper() -> None:

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, get_args
 
 import numpy as np
@@ -28,6 +30,9 @@ ENTRIES = 2**19
 KEPT, SMALL, KEPT_SMALL = 16, 2**16, 512
 """Projections that are kept: whoever trains or answers asks for the same again and again. More of those of at most so
 many numbers, so that many simulated devices with a small model find theirs."""
+THREADS = 4
+"""Batches of a large model's layers drawn side by side at most; each has streams and places of its own, so that
+this changes no bit."""
 LN_2 = 0.6931471805599453
 SQRT_HALF = 0.7071067811865476
 
@@ -69,10 +74,18 @@ def num_kept(num_projection: int) -> int:
 def _drawn(seed: int, layout: Layout, kind: Kind) -> Float[np.ndarray, " rk"]:
     flat = np.empty(layout.num_projection, dtype=np.float32)
     matrices = matrices_a(flat, layout)
-    for layers in _batches(layout):
+
+    def draw(layers: Sequence[int]) -> None:
         width = layout.shapes[layers[0]].in_features
         for layer, drawn in zip(layers, _draw(seed, layers, (layout.rank, width), kind), strict=True):
             matrices[layer][:] = drawn
+
+    if layout.num_projection <= SMALL:
+        for layers in _batches(layout):
+            draw(layers)
+        return flat
+    with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
+        list(pool.map(draw, _batches(layout)))
     return flat
 
 
