@@ -16,6 +16,7 @@ from orthomesh.engines.inprocess import InProcess
 from orthomesh.evaluation.accuracy import same_answers
 from orthomesh.exchange.payload import Section, decode, encode
 from orthomesh.methods import METHODS
+from orthomesh.methods.fedalt import FedAlt
 from orthomesh.methods.fedsb import FedSb
 from orthomesh.methods.fly import Fly
 from orthomesh.methods.lori import Lori
@@ -46,6 +47,7 @@ SETTINGS = {
     "lori": Lori(dense_share=0.25, learning_rate=0.03),  # its sparse run starts anew; eight steps are few for two runs
     "fedsb": FedSb(learning_rate=0.02),  # few numbers, which have far to go
     "fly": Fly(learning_rate=0.02),  # sparse rows are shorter
+    "fedalt_mixer": FedAlt(mixer="trained"),
     "paper": paper_reading(),
     "two_clusters": SparseOrthogonal(density=0.5),
     "pooled": SparseOrthogonal(pool=4.0, refinement="elementwise"),

@@ -293,7 +293,8 @@ class Expert:
     A: projection without scaling, flat over the layout, [sum r k]. B: expansion under its mask, flat, [sum d r].
     code: task code, concatenated over the layout's inputs, [sum k]. sketch: of its prompts. Either may be None
     where no choice is made by it. seed, kind: what A was drawn from, None where it was not. weights: change of every
-    weight of the base, flat, [P]; then A and B are empty.
+    weight of the base, flat, [P]; then A and B are empty. beside: under `mixer`, A and B of
+    another adapter that answers too, and G that weighs both by softmax(G x) in every layer, this first, [2, sum k].
     """
 
     owner: int
@@ -304,9 +305,10 @@ class Expert:
     seed: int | None = None
     kind: str | None = None
     weights: Array | None = None
+    beside: tuple[Array, Array, Array] | None = None
 
 
-Choice = Literal["only", "discriminant", "nearest", "topk", "norm", "arrow"]
+Choice = Literal["only", "discriminant", "nearest", "topk", "norm", "arrow", "mixer"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -315,9 +317,10 @@ class Bank:
 
     choice: `only`: the first expert answers everything; once per prompt: `discriminant` by task sketches,
     `nearest` by task code; per token and layer: `topk` over ranks, eq. (29), `norm` of the update (SpectR),
-    `arrow` along its strongest direction. blocks: transformer blocks of the base that are read for a sketch.
-    soft: the two likeliest experts share a prompt that is hard to tell. refuses: prompts far from every task go
-    to the base. top_k, scope, gated: of `topk`: ranks kept (0: all), largest over what, whether the task code gates.
+    `arrow` along its strongest direction, `mixer` the first expert and what is `beside` it (FedALT). blocks:
+    transformer blocks of the base that are read for a sketch. soft: the two likeliest experts share a prompt that is
+    hard to tell. refuses: prompts far from every task go to the base. top_k, scope, gated: of `topk`: ranks kept (0:
+    all), largest over what, whether the task code gates.
     """
 
     experts: tuple[Expert, ...]

@@ -47,6 +47,7 @@ def weighing(seed: int, rule: str, usual: bool = False) -> tuple[torch.Tensor, M
     pairs = list(zip(layer.A.split(rank), layer.B.split(rank, dim=1), strict=True))
     directions = [torch.linalg.svd(b @ a).Vh[0] for a, b in pairs]
     prints = torch.stack([b.T @ b for _, b in pairs] if rule == "norm" else directions)
+    prints = torch.randn(layer.num, layer.A.shape[1], dtype=prints.dtype) if rule == "mixer" else prints
     spread = torch.from_numpy(np.random.default_rng(seed + 1).uniform(0.2, 2, (layer.num, 2))) if usual else None
     return x, replace(layer, rule=rule, prints=prints, usual=spread), rank  # type: ignore[arg-type]
 
@@ -84,6 +85,11 @@ def whole_experts(x: np.ndarray, layer: Mixture, rank: int) -> np.ndarray:
             if layer.usual is not None:
                 lengths = [(n - m) / s for n, (m, s) in zip(lengths, layer.usual.tolist(), strict=True)]
             out[place] = outputs[lengths.index(max(lengths))]
+            continue
+        if layer.rule == "mixer":
+            assert layer.prints is not None
+            shares = [math.exp(float(g @ x[place])) for g in layer.prints.numpy()]
+            out[place] = sum(share / sum(shares) * y for share, y in zip(shares, outputs, strict=True))
             continue
         along = [abs(float(np.linalg.svd(w)[2][0] @ x[place])) for w in updates]
         best = sorted(range(len(along)), key=lambda n, along=along: -along[n])[:3]
@@ -142,7 +148,7 @@ def test_mixture_is_a_loop_over_tokens(seed: int, gated: bool, scope: str) -> No
     np.testing.assert_allclose(mix(x, layer).numpy(), token_by_token(x.numpy(), layer, rank), rtol=1e-9, atol=1e-11)
 
 
-@given(st.integers(0, 2**32 - 1), st.sampled_from(["norm", "arrow"]), st.booleans())
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["norm", "arrow", "mixer"]), st.booleans())
 def test_weighing_is_a_loop_over_tokens(seed: int, rule: str, usual: bool) -> None:
     x, layer, rank = weighing(seed, rule, usual and rule == "norm")
     np.testing.assert_allclose(mix(x, layer).numpy(), whole_experts(x.numpy(), layer, rank), rtol=1e-8, atol=1e-10)

@@ -106,7 +106,14 @@ def same_answers(device: DeviceState, bank: Callable[[DeviceState], Bank]) -> tu
         told = (None, None) if expert.sketch is None else expert.sketch[:2]
         drawn = expert.seed is not None  # what it was drawn from says what A is
         total.update(f"|{expert.seed}{expert.kind}".encode())
-        parts = (None if drawn else expert.A, expert.B, expert.code, *told, expert.weights)
+        parts = (
+            None if drawn else expert.A,
+            expert.B,
+            expert.code,
+            *told,
+            expert.weights,
+            *(expert.beside or (None,) * 3),
+        )
         for part in parts:  # each with its size, so that none runs into the next
             total.update(b"|" if part is None else f"|{part.dtype.str}{part.shape}".encode())
             total.update(b"" if part is None else np.ascontiguousarray(part).data)

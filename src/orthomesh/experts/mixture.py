@@ -20,7 +20,8 @@ class Mixture:
     A: projections stacked. [R, k]  B: expansions side by side. [d, R]  code: unit task codes, None for no gate. [M, k]
     rule: `topk` keeps the strongest ranks, `norm` and `arrow` weigh whole experts. top_k: ranks kept per token, 0 for
     all. scope: strongest by magnitude among all experts' ranks together (`joint`) or within each (`expert`), or by
-    value among all (`signed`). prints: what `norm` and `arrow` compare by: B_i^T B_i [M, r, r], or directions [M, k].
+    value among all (`signed`). prints: what `norm` and `arrow` compare by: B_i^T B_i [M, r, r], or directions [M, k];
+    of `mixer` its weights G. [M, k]
     usual: mean and spread of ||B_i A_i x|| on each expert's own data, by which `norm` compares; None: as it is. [M, 2]
     """
 
@@ -30,7 +31,7 @@ class Mixture:
     top_k: int
     num: int = 1
     scope: Literal["joint", "expert", "signed"] = "joint"
-    rule: Literal["topk", "norm", "arrow"] = "topk"
+    rule: Literal["topk", "norm", "arrow", "mixer"] = "topk"
     prints: Tensor | None = None
     usual: Tensor | None = None
 
@@ -43,7 +44,8 @@ def mix(x: Tensor, layer: Mixture) -> Tensor:
     Readings R6, R7: the gate is the factor of (27) made bounded. "Largest" is by magnitude over the ranks of all
     experts together, per token; `signed` is the formula to the letter. `norm` sends a token to the expert with the
     largest ||B_i A_i x|| (SpectR, arXiv 2504.03454; SEQR, arXiv 2509.18093, computes the same from smaller matrices);
-    `arrow` mixes three by a softmax of |v_i x|, v_i the strongest input direction of B_i A_i (arXiv 2405.11157).
+    `arrow` mixes three by a softmax of |v_i x|, v_i the strongest input direction of B_i A_i (arXiv 2405.11157);
+    `mixer` all by softmax(G x), G trained (FedALT, arXiv 2503.11880).
 
     Args:
         x: layer input. [..., k]
@@ -71,6 +73,8 @@ def _shares(x: Tensor, ranks: Tensor, layer: Mixture) -> Tensor:
         if layer.usual is not None:
             strength = (strength.clamp(min=0).sqrt() - layer.usual[:, 0]) / layer.usual[:, 1]
         return F.one_hot(strength.argmax(-1), strength.shape[-1]).to(ranks.dtype)
+    if layer.rule == "mixer":
+        return F.linear(x, layer.prints).softmax(-1)
     score = F.linear(x, layer.prints).abs()
     best = score.topk(min(ARROW_EXPERTS, score.shape[-1]), dim=-1)
     return torch.zeros_like(score).scatter(-1, best.indices, best.values.softmax(-1))

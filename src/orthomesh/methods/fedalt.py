@@ -1,7 +1,7 @@
 """FedALT (arXiv 2503.11880): a device's own adapter is never overwritten; the mean of the others rests beside it.
 
-Closest exact version, labelled: the authors train a mixer that weighs own and others token by token, here their part
-has a constant weight. The mean of the others is one of factors, A and B apart, as in the original.
+The authors train a mixer that weighs own and others token by token (`mixer: trained`); by default the others' part has
+a constant weight, so that both can be folded into the base. The mean of the others is one of factors, A and B apart.
 """
 
 from __future__ import annotations
@@ -15,37 +15,100 @@ import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from ..adapters.lowrank import Layout
+from ..adapters.projection import projection
 from ..config import STRICT
-from ..types import Array, Arrays, DeviceState, Envelope, Facts, Message, Method, Phase, Plan, Round
+from ..rng import stream
+from ..types import (
+    Array,
+    Arrays,
+    Bank,
+    DeviceState,
+    Envelope,
+    Expert,
+    Facts,
+    Learnt,
+    Message,
+    Method,
+    Phase,
+    Plan,
+    Round,
+)
 from .fair import announce
-from .folds import bank, fit, with_blocks
+from .folds import bank, blocks_of, fit, with_blocks
 from .gossip_lora import GossipLora
 from .server import collect, halves, means, send, serve, star, told
-from .setup import Setup
+from .setup import Setup, device_rows
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class FedAlt:
-    """Settings of FedALT with a constant mixer."""
+    """Settings of FedALT."""
 
     kind: Literal["fedalt"] = "fedalt"
     others: Annotated[float, Field(gt=0)] = 0.5
-    """Weight of the mean of the others; the own adapter has weight one."""
+    """Under a constant mixer the weight of the mean of the others; the own adapter has weight one."""
+    mixer: Literal["constant", "trained"] = "constant"
+    """Whether the weights of own and others are constant, or a softmax of G x in every layer, G trained and a device's
+    own (the authors)."""
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     """Of AdamW; none: the run's."""
 
     def build(self, setup: Setup) -> Method:
         """Gossip LoRA's training on top of what the others have."""
         c = GossipLora(learning_rate=self.learning_rate)
+        common = replace(c.build(setup), describe=announce, plan=plan, send=hand_in)
+        if self.mixer == "trained":
+            return replace(
+                common,
+                fit=partial(fit_with_mixer, c=c, setup=setup),
+                merge=partial(merge, others=1.0),
+                bank=partial(weighed, setup=setup),
+            )
         return replace(
-            c.build(setup),
+            common,
             fit=partial(fit, c=c, setup=setup),
-            describe=announce,
-            plan=plan,
-            send=hand_in,
             merge=partial(merge, others=self.others),
             bank=partial(bank, setup=setup),
         )
+
+
+def resting(own: Arrays, layout: Layout) -> tuple[Array, Array]:
+    """A and B of the others' mean, zeros before anything was heard."""
+    blocks = blocks_of(own)
+    if blocks:
+        return blocks[0]
+    return np.zeros(layout.num_projection, np.float32), np.zeros(layout.num_expansion, np.float32)
+
+
+def fit_with_mixer(device: DeviceState, t: Round, c: GossipLora, setup: Setup) -> tuple[DeviceState, Learnt]:
+    """Train the own adapter and the mixer, which begins with equal weights, beside the others' mean at rest."""
+    from ..models.base import load_base
+    from ..models.mixed import Mixed, fit_mixed
+
+    base, own = load_base(setup.model), device.own
+    if "B" not in own:
+        width = sum(shape.in_features for shape in base.layout.shapes)
+        zeros = {"B": np.zeros(base.layout.num_expansion, np.float32), "mixer": np.zeros((2, width), np.float32)}
+        own = {**own, "A": projection(int(own["seed"]), base.layout), **zeros}
+    train = setup.train if c.learning_rate is None else replace(setup.train, learning_rate=c.learning_rate)
+    order = stream(t.seed, "batches", t.index, device.id)
+    span = range(t.index * train.steps, t.total * train.steps)
+    start = Mixed(own["A"], own["B"], own["mixer"])
+    rows, rest = device_rows(setup, device.id), resting(own, base.layout)
+    ended, learnt = fit_mixed(base, rows, start, rest, train, order, span)
+    return replace(device, own={**own, **ended._asdict()}), learnt
+
+
+def weighed(device: DeviceState, setup: Setup) -> Bank:
+    """The own adapter and the others' mean, under the device's mixer."""
+    from ..models.base import load_base
+
+    own = device.own
+    if "B" not in own:
+        return Bank(experts=())
+    beside = (*resting(own, load_base(setup.model).layout), own["mixer"])
+    return Bank(experts=(Expert(owner=device.id, A=own["A"], B=own["B"], beside=beside),), choice="mixer")
 
 
 def plan(facts: Mapping[int, Facts], t: Round) -> Plan:

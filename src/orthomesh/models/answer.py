@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 
-from ..adapters.lowrank import matrices_a, matrices_b
+from ..adapters.lowrank import matrices_a, matrices_b, slices
 from ..experts.mixture import Mixture
 from ..experts.router import Verdict, classes, discriminate, nearest
 from ..experts.sketch import sketch
@@ -233,7 +233,7 @@ def _shares(
     everything = np.arange(len(rows))
     if not bank.experts:
         yield everything, -1, nullcontext()
-    elif bank.choice in ("topk", "norm", "arrow"):
+    elif bank.choice in ("topk", "norm", "arrow", "mixer"):
         yield everything, -1, holding(base.slots, mixtures(base, bank))
     elif bank.choice == "only" or (len(bank.experts) == 1 and not (bank.choice == "discriminant" and bank.refuses)):
         first = bank.experts[0]
@@ -270,9 +270,13 @@ def _alike(picked: Array, rows: Sequence[Row]) -> Iterator[Array]:
 
 def mixtures(base: Base, bank: Bank) -> dict[str, Mixture]:
     """Per layer, all experts side by side."""
-    a = [matrices_a(base.scaling * e.A, base.layout) for e in bank.experts]
-    b = [matrices_b(e.B, base.layout) for e in bank.experts]
+    pairs = [(e.A, e.B) for e in bank.experts]
+    beside = _told(bank.experts[0].beside, "mixer") if bank.choice == "mixer" else None
+    pairs += [beside[:2]] if beside is not None else []
+    a = [matrices_a(base.scaling * A, base.layout) for A, _ in pairs]
+    b = [matrices_b(B, base.layout) for _, B in pairs]
     cuts = dict(zip(base.inputs, np.cumsum((0, *base.widths)), strict=False))
+    rows = slices([shape.in_features for shape in base.layout.shapes])
     found = {}
     for index, (name, slot) in enumerate(base.slots.items()):
         start, width = cuts[base.source[name]], slot.base.in_features
@@ -282,18 +286,18 @@ def mixtures(base: Base, bank: Bank) -> dict[str, Mixture]:
             code = F.normalize(h.float(), dim=1).to(base.device, base.dtype)
         prints = None
         if bank.choice in ("norm", "arrow"):
-            pairs = zip(a, b, strict=True)
-            prints = torch.from_numpy(np.stack([_print(x[index], y[index], bank) for x, y in pairs])).to(
-                base.device, base.dtype
-            )
+            each = np.stack([_print(x[index], y[index], bank) for x, y in zip(a, b, strict=True)])
+            prints = torch.from_numpy(each).to(base.device, base.dtype)
+        if beside is not None:
+            prints = torch.from_numpy(beside[2][:, rows[index]]).to(base.device, base.dtype)
         found[name] = Mixture(
             A=torch.from_numpy(np.concatenate([m[index] for m in a])).to(base.device, base.dtype),
             B=torch.from_numpy(np.concatenate([m[index] for m in b], axis=1)).to(base.device, base.dtype),
             code=code,
             top_k=bank.top_k,
-            num=len(bank.experts),
+            num=len(pairs),
             scope=bank.scope,
-            rule=bank.choice if bank.choice in ("norm", "arrow") else "topk",
+            rule=bank.choice if bank.choice in ("norm", "arrow", "mixer") else "topk",
             prints=prints,
         )
     return found

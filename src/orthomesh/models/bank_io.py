@@ -65,6 +65,8 @@ class Portable:
         for e, label in zip(self.bank.experts, self.labels, strict=True):
             if e.weights is not None:
                 raise ValueError(f"expert {label} changes every weight of the base; a bank holds adapters only")
+            if e.beside is not None:
+                raise ValueError(f"expert {label} is weighed by a trained mixer, for which a bank has no place")
             if (e.A.size, e.B.size) != wanted:
                 raise ValueError(f"expert {label} has {e.A.size} and {e.B.size} numbers, its layers need {wanted}")
 

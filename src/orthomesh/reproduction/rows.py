@@ -10,6 +10,7 @@ from ..config import near
 from ..experiment import BASE, ORACLE
 from ..methods import METHODS
 from ..methods.centralised import Centralised
+from ..methods.fedalt import FedAlt
 from ..methods.flasc import Flasc
 from ..methods.full import Full
 from ..methods.gossip_lora import GossipLora
@@ -127,6 +128,7 @@ COMPARISON = (
         settings=Flasc(up=0.1, down=1.0, ranking="together", feedback=True),
         note="the same share of entries up as CHOCO's, all down",
     ),
+    Row(label="fedalt_mixer", title="FedALT, trained mixer", settings=FedAlt(mixer="trained"), note="as its authors"),
     Row(label="paper", title="Proposed, paper's reading", settings=paper_reading()),
     Row(label=OURS, title="Ours", settings=SparseOrthogonal(), note="default reading"),
     Row(label="compact", title="Ours, compact", settings=COMPACT, note="8 bit, masks at their entropy, small sketches"),
