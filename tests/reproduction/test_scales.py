@@ -49,5 +49,7 @@ def test_missing_data_says_how_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no directory .*none; a data directory holds NAME/train.jsonl"):
         base_experiment(small, {}, given, [])
     (tmp_path / "snips").mkdir()
+    with pytest.raises(ValueError, match=r"It has: snips\. Did you mean 'snips'\? Other tasks"):
+        base_experiment(small, {}, {**given, "tasks.data": str(tmp_path), "tasks.names": ["snip"]}, [])
     with pytest.raises(ValueError, match=r"has no trec, .*It has: snips\. Other tasks"):
         base_experiment(small, {}, {**given, "tasks.data": str(tmp_path)}, [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -158,9 +159,11 @@ def _there(scale: Scale, x: Experiment) -> None:
     absent = [name for name in x.tasks.names if not (root / name).is_dir()]
     if absent:
         known = sorted(p.name for p in root.iterdir() if p.is_dir())
+        close = difflib.get_close_matches(absent[0], known, n=1)
+        meant = f" Did you mean {close[0]!r}?" if close else ""
         raise ValueError(
-            f"--data: {root} has no {', '.join(absent)}; {how}. It has: {', '.join(known)}. Other tasks: --tasks A,B."
-            f"{how_to_get(absent[0], known)}"
+            f"--data: {root} has no {', '.join(absent)}; {how}. It has: {', '.join(known)}.{meant} Other tasks: "
+            f"--tasks A,B.{how_to_get(absent[0], known)}"
         )
 
 
