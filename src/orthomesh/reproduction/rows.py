@@ -128,6 +128,12 @@ COMPARISON = (
         settings=Flasc(up=0.1, down=1.0, ranking="together", feedback=True),
         note="the same share of entries up as CHOCO's, all down",
     ),
+    Row(
+        label="flasc_together",
+        title="FLASC, ranked together",
+        settings=Flasc(ranking="together"),
+        note="as its authors",
+    ),
     Row(label="fedalt_mixer", title="FedALT, trained mixer", settings=FedAlt(mixer="trained"), note="as its authors"),
     Row(label="paper", title="Proposed, paper's reading", settings=paper_reading()),
     Row(label=OURS, title="Ours", settings=SparseOrthogonal(), note="default reading"),
