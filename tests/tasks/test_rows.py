@@ -221,6 +221,10 @@ def test_free_answers_say_what_decides() -> None:
     number = to_example({"instruction": "1+1?", "output": "2 #### 2", "answer": "2"}, TaskSettings(), "x:1")
     assert number.check == Check("number", "", "2")
     assert number.target == " 2 #### 2"
+    large = to_example({"instruction": "?", "output": "so\n#### 2,125", "answer": "2125"}, TaskSettings(), "x:1")
+    assert large.check == Check("number", "", "2125")
+    other = to_example({"instruction": "?", "output": "so 2,125", "answer": "2125"}, TaskSettings(), "x:1")
+    assert other.check is None
     tests = {"test": "def check(f):\n    assert f(1)", "entry_point": "g"}
     body = to_example({"instruction": "def g(x):\n", "output": "    return x\n", **tests}, TaskSettings(), "x:1")
     assert body.target == "    return x\n"  # no space, it would break the indentation
