@@ -289,12 +289,11 @@ class TaskSketch(NamedTuple):
 class Expert:
     """One low-rank adapter ready to answer: y += (alpha / r) B (A x); or the base with all its weights changed.
 
-    owner: device (or group) whose task it knows.
-    A: projection without scaling, flat over the layout, [sum r k]. B: expansion under its mask, flat, [sum d r].
-    code: task code, concatenated over the layout's inputs, [sum k]. sketch: of its prompts. Either may be None
-    where no choice is made by it. seed, kind: what A was drawn from, None where it was not. weights: change of every
-    weight of the base, flat, [P]; then A and B are empty. beside: under `mixer`, A and B of
-    another adapter that answers too, and G that weighs both by softmax(G x) in every layer, this first, [2, sum k].
+    owner: device (or group) whose task it knows. A: projection without scaling, flat over the layout, [sum r k]. B:
+    expansion under its mask, flat, [sum d r]. code: task code, concatenated over the layout's inputs, [sum k]. sketch:
+    of its prompts. None where nobody chooses by it. seed, kind: what A was drawn from, if it was. weights: change of
+    every weight of the base, flat, [P]; then A and B are empty. beside: under `mixer`, A and B of another adapter, and
+    G, whose softmax(G x) weighs both, this first, [2, sum k]. bias: added to |A x| in the choice of `topk`, [L r].
     """
 
     owner: int
@@ -306,6 +305,7 @@ class Expert:
     kind: str | None = None
     weights: Array | None = None
     beside: tuple[Array, Array, Array] | None = None
+    bias: Array | None = None
 
 
 Choice = Literal["only", "discriminant", "nearest", "topk", "norm", "arrow", "mixer"]

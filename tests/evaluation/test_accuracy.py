@@ -219,6 +219,7 @@ CLOSE: list[Callable[[Expert], Expert]] = [
     lambda e: replace(e, sketch=None),
     lambda e: replace(e, weights=e.B),
     lambda e: replace(e, beside=(e.A, e.B, e.B)),
+    lambda e: replace(e, bias=e.B),
     lambda e: replace(e, sketch=e.sketch and e.sketch._replace(mean=-e.sketch.mean)),
     lambda e: replace(e, sketch=e.sketch and e.sketch._replace(covariance=2 * e.sketch.covariance)),
     lambda e: replace(e, sketch=e.sketch and e.sketch._replace(reach=1.25)),

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+from typing import Any
+
 import numpy as np
 import pytest
-from hypothesis import given
+import torch
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orthomesh.exchange.product import mended, nearest_factors
+from orthomesh.exchange.product import aligned, mended, nearest_factors
 
 Sizes = tuple[int, int, int, int]
 sizes = st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 3), st.integers(1, 4))
@@ -94,3 +98,67 @@ def test_a_heavy_ridge_keeps_the_mean_and_none_is_refused() -> None:
     np.testing.assert_allclose(mended(B, A, [0.5, 0.5], 1e9), (B[0] + B[1]) / 2, atol=1e-6)
     with pytest.raises(ValueError, match="must be positive"):
         mended(B, A, [0.5, 0.5], 0.0)
+
+
+# aligned
+
+
+def unlikeness(x: torch.Tensor, weights: list[float], b: list[np.ndarray], a: list[np.ndarray], weight: float) -> Any:
+    """One minus the cosine of whole matrices, and the weighted distance from the mean; with torch's own slope."""
+    mean_b, mean_a = (
+        torch.from_numpy(np.sum([w * m for w, m in zip(weights, ms, strict=True)], axis=0)) for ms in (b, a)
+    )
+    away = (x - mean_b).norm()  # its slope at zero is zero
+    return (
+        1
+        - torch.cosine_similarity(torch.from_numpy(whole(weights, b, a)).ravel(), (x @ mean_a).ravel(), dim=0)
+        + weight * away
+    )
+
+
+def begun(weights: list[float], b: list[np.ndarray]) -> torch.Tensor:
+    return torch.from_numpy(np.sum([w * m for w, m in zip(weights, b, strict=True)], axis=0)).requires_grad_()
+
+
+def test_the_first_step_follows_the_slope_of_whole_matrices() -> None:
+    weights, b, a = drawn(3, (12, 9, 3, 4))
+    x = begun(weights, b)
+    unlikeness(x, weights, b, a, 0.01).backward()
+    mean_a = np.sum([w * m for w, m in zip(weights, a, strict=True)], axis=0)
+    rate = np.linalg.norm(x.detach().numpy() @ mean_a) ** 2 / np.linalg.norm(mean_a, 2) ** 2
+    assert x.grad is not None
+    made = aligned(b, a, weights, 0.01, steps=1)
+    np.testing.assert_allclose(made, (x - rate * x.grad).detach().numpy(), atol=1e-6)
+    assert np.abs(made - x.detach().numpy()).max() > 1e-2
+
+
+def test_where_it_ends_the_slope_of_whole_matrices_is_zero() -> None:
+    weights, b, a = drawn(8, (12, 9, 3, 4))
+    x = torch.from_numpy(aligned(b, a, weights, 0.01, steps=3000).astype(float)).requires_grad_()
+    unlikeness(x, weights, b, a, 0.01).backward()
+    assert x.grad is not None
+    assert x.grad.abs().max() < 1e-5
+
+
+@given(st.integers(0, 2**32 - 1), sizes, st.sampled_from([0.0, 0.01, 0.3]))
+@settings(max_examples=30)
+def test_the_objective_falls_with_every_step(seed: int, size: Sizes, weight: float) -> None:
+    weights, b, a = drawn(seed, size)
+    made = [aligned(b, a, weights, weight, steps=n) for n in (0, 1, 2, 5, 100)]
+    values = [float(unlikeness(torch.from_numpy(x.astype(float)), weights, b, a, weight)) for x in made]
+    assert all(later <= earlier + 1e-6 for earlier, later in pairwise(values))
+    np.testing.assert_allclose(made[0], begun(weights, b).detach().numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_a_heavy_weight_keeps_the_mean_and_none_is_refused() -> None:
+    weights, b, a = drawn(5, (5, 7, 2, 2))
+    np.testing.assert_allclose(aligned(b, a, weights, 100.0), begun(weights, b).detach().numpy(), atol=1e-6)
+    with pytest.raises(ValueError, match="must not be negative"):
+        aligned(b, a, weights, -1.0)
+
+
+def test_where_there_is_no_direction_the_mean_stays() -> None:
+    a, b = np.ones((2, 4)), np.ones((3, 2))
+    assert not aligned([0 * b, 0 * b], [a, a], [0.5, 0.5], 0.01).any()
+    np.testing.assert_array_equal(aligned([b, -b], [a, -a], [0.5, 0.5], 0.01), 0 * b)  # the mean of either is zero
+    np.testing.assert_array_equal(aligned([b, b], [a, -a], [0.5, 0.5], 0.01), b)

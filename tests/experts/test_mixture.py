@@ -66,8 +66,9 @@ def token_by_token(x: np.ndarray, layer: Mixture, rank: int) -> np.ndarray:
         groups = [list(range(len(z)))]
         if layer.scope == "expert":
             groups = [list(range(first, first + rank)) for first in range(0, len(z), rank)]
+        bias = np.zeros(len(z)) if layer.bias is None else layer.bias.numpy()
         for group in groups:
-            order = sorted(group, key=lambda n, z=z: -z[n] if layer.scope == "signed" else -abs(z[n]))
+            order = sorted(group, key=lambda n, z=z: -bias[n] - (z[n] if layer.scope == "signed" else abs(z[n])))
             for n in order[: layer.top_k or None]:
                 out[place] += z[n] * b[:, n]
     return out
@@ -112,6 +113,17 @@ def test_scopes_on_paper(scope: str, top_k: int, expected: float) -> None:
     assert mix(x, replace(TWO, top_k=top_k, scope=scope)).item() == expected  # type: ignore[arg-type]
 
 
+def test_a_bias_decides_but_is_not_answered_on_paper() -> None:
+    x = torch.tensor([[2.0, 1.0], [0.0, 1.0]])  # A x = 2, 1, -6, 3 and 0, 1, 0, 1
+    counts, bias = torch.tensor([5.0, 0.0, 0.0, 0.0]), torch.tensor([4.5, 0.0, 0.0, 0.0])
+    one = replace(TWO, top_k=1, bias=bias, counts=counts)
+    assert mix(x, one).flatten().tolist() == [2.0, 0.0]  # 6.5 before 6, and 4.5 before 1
+    assert mix(x, replace(one, scope="signed", bias=-bias)).flatten().tolist()[0] == 3000.0
+    assert mix(x[:1], replace(one, bias=bias / 1.5)).item() == -600.0  # 5 after 6
+    assert counts[0] == 7.0
+    assert counts.sum() == 5 + 2 + 2 + 1
+
+
 def test_norm_on_paper() -> None:
     # B_1 = (1, 10) and B_2 = (100, 1000): the experts' outputs are 21 and 2700, so the second answers
     prints = torch.stack([b.T @ b for b in TWO.B.split(2, dim=1)])
@@ -142,9 +154,11 @@ def test_gate_is_a_cosine_on_paper() -> None:
     assert mix(x, replace(TWO, code=code, top_k=1)).item() == pytest.approx(0.8 * -900, rel=1e-6)
 
 
-@given(st.integers(0, 2**32 - 1), st.booleans(), st.sampled_from(SCOPES))
-def test_mixture_is_a_loop_over_tokens(seed: int, gated: bool, scope: str) -> None:
+@given(st.integers(0, 2**32 - 1), st.booleans(), st.booleans(), st.sampled_from(SCOPES))
+def test_mixture_is_a_loop_over_tokens(seed: int, gated: bool, biased: bool, scope: str) -> None:
     x, layer, rank = drawn(seed, gated, scope=scope)
+    biases = torch.from_numpy(np.random.default_rng(seed + 1).standard_normal(layer.A.shape[0]))
+    layer = replace(layer, bias=biases if biased else None)
     np.testing.assert_allclose(mix(x, layer).numpy(), token_by_token(x.numpy(), layer, rank), rtol=1e-9, atol=1e-11)
 
 

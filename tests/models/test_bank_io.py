@@ -147,6 +147,18 @@ def test_a_bank_comes_back(saved: Path) -> None:
         assert file.metadata() == {"sha256": digest((saved / JSON).read_bytes(), load_file(saved / TENSORS))}
 
 
+def test_biases_of_ranks_come_back(tmp_path: Path) -> None:
+    bias = np.linspace(-1, 1, three().layout.rank * len(three().layout.shapes)).astype(np.float32)
+    biased = replace(seeded(0, expansion(0)), bias=bias)
+    assert save_bank(tmp_path, portable(biased, seeded(1, expansion(0))))["choice"] == bias.nbytes
+    first, second = load_bank(tmp_path).bank.experts
+    np.testing.assert_array_equal(first.bias, bias)
+    assert second.bias is None
+    place = rewritten(tmp_path, lambda _, arrays: arrays.update({"0/bias": arrays["0/bias"][1:]}))
+    with pytest.raises(ValueError, match="biases of expert 0 do not fit"):
+        load_bank(place)
+
+
 def test_nothing_in_it_can_be_executed(saved: Path) -> None:
     raw = (saved / TENSORS).read_bytes()
     size = int.from_bytes(raw[:8], "little")

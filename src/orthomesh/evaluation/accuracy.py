@@ -113,6 +113,7 @@ def same_answers(device: DeviceState, bank: Callable[[DeviceState], Bank]) -> tu
             *told,
             expert.weights,
             *(expert.beside or (None,) * 3),
+            expert.bias,
         )
         for part in parts:  # each with its size, so that none runs into the next
             total.update(b"|" if part is None else f"|{part.dtype.str}{part.shape}".encode())

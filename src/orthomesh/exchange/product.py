@@ -1,4 +1,4 @@
-"""The nearest adapter of rank r to a weighted sum of adapters, found from their factors alone (DeCAF)."""
+"""The nearest adapter of rank r to a weighted sum of adapters, from their factors alone (DeCAF, LoRA-FAIR)."""
 
 from __future__ import annotations
 
@@ -79,9 +79,90 @@ def mended(B: Sequence[Array], A: Sequence[Array], weights: Sequence[float], rid
     """
     if not ridge > 0.0:
         raise ValueError(f"the ridge of a mended B must be positive, got {ridge}")
+    mean_b, mean_a, update = _means(B, A, weights)
+    square = mean_a @ mean_a.T + ridge * np.eye(len(mean_a))
+    return np.linalg.solve(square, (update + ridge * mean_b).T).T.astype(np.float32)
+
+
+def aligned(
+    B: Sequence[Array], A: Sequence[Array], weights: Sequence[float], weight: float, steps: int = 100
+) -> Float[np.ndarray, "d r"]:
+    r"""B that turns its product with the mean A towards the weighted sum of updates (LoRA-FAIR).
+
+    .. math::  \arg\min_X \; 1 - \cos(\Delta W, X \bar A) + \lambda \lVert X - \bar B \rVert, \quad
+               \Delta W = \sum_i w_i B_i A_i
+
+    by gradient descent from the mean B. Cosine and norm are those of the matrices as vectors, and the norm is not
+    squared, as printed; where it has no slope, at the mean B, it counts as flat. The authors name SGD but neither its
+    rate nor its steps: the rate is one over the curvature of the cosine at the mean B, and is halved whenever a step
+    would not lower the objective, so that it falls from step to step.
+
+    All happens in the space that the columns of (sum_i w_i B_i A_i) A^T and of the mean B span, in 2 r numbers a column
+    instead of d; the d x k matrices are never formed.
+
+    Args:
+        B: expansions. n of [d, r]
+        A: projections. n of [r, k]
+        weights: w_i, adding up to one. [n]
+        weight: lambda >= 0.
+        steps: tries; at most so many steps.
+
+    Returns:
+        X, float32; the mean B where either side of the cosine is zero. [d, r]
+
+    Raises:
+        ValueError: a negative weight.
+
+    >>> aligned([np.ones((2, 1))], [np.ones((1, 3))], [1.0], 0.5).round(6).tolist()
+    [[1.0], [1.0]]
+    """
+    if not weight >= 0.0:
+        raise ValueError(f"the weight of staying near the mean B must not be negative, got {weight}")
+    mean_b, mean_a, update = _means(B, A, weights)
+    span, inner = np.linalg.qr(np.concatenate([update, mean_b], axis=1))
+    target, begun = np.split(inner, 2, axis=1)
+    square, length = mean_a @ mean_a.T, _length(B, A, weights)
+    reach = np.sqrt((begun @ square * begun).sum())
+    if not (length > 0.0 and reach > 0.0):
+        return mean_b.astype(np.float32)
+    x, (value, slope) = begun, _unlikeness(begun, target / length, square, begun, weight)
+    rate = reach**2 / np.linalg.eigvalsh(square)[-1]
+    for _ in range(steps):
+        new = x - rate * slope
+        met = _unlikeness(new, target / length, square, begun, weight)
+        if met[0] < value:
+            x, (value, slope) = new, met
+        else:
+            rate /= 2
+    return np.asarray(span @ x, dtype=np.float32)
+
+
+def _unlikeness(x: Array, target: Array, square: Array, begun: Array, weight: float) -> tuple[float, Array]:
+    """One minus the cosine, and the weighted distance from where it began; the slope of both together.
+
+    x, begun: [s, r]. target: unit update times A^T. [s, r]  square: A A^T. [r, r]
+    """
+    reach = np.sqrt((x @ square * x).sum())
+    away = float(np.linalg.norm(x - begun))
+    if not reach > 0.0:
+        return float("inf"), np.zeros_like(x)
+    cosine = float((target * x).sum() / reach)
+    slope = (cosine / reach * (x @ square) - target) / reach
+    slope = slope + weight * (x - begun) / away if away > 0.0 else slope
+    return 1.0 - cosine + weight * away, slope
+
+
+def _length(B: Sequence[Array], A: Sequence[Array], weights: Sequence[float]) -> float:
+    """Frobenius norm of the weighted sum of updates, from the factors."""
+    tall = np.concatenate([w * b.astype(np.float64) for w, b in zip(weights, B, strict=True)], axis=1)
+    wide = np.concatenate([a.astype(np.float64) for a in A])
+    return float(np.sqrt(max(0.0, float(((tall.T @ tall) * (wide @ wide.T)).sum()))))
+
+
+def _means(B: Sequence[Array], A: Sequence[Array], weights: Sequence[float]) -> tuple[Array, Array, Array]:
+    """Mean B, mean A, and the weighted sum of updates times the mean A transposed. [d, r], [r, k], [d, r]"""
     b, a = [x.astype(np.float64) for x in B], [x.astype(np.float64) for x in A]
     mean_b = sum((w * x for w, x in zip(weights, b, strict=True)), np.zeros_like(b[0]))
     mean_a = sum((w * x for w, x in zip(weights, a, strict=True)), np.zeros_like(a[0]))
     update = sum((w * y @ (x @ mean_a.T) for w, y, x in zip(weights, b, a, strict=True)), np.zeros_like(b[0]))
-    square = mean_a @ mean_a.T + ridge * np.eye(len(mean_a))
-    return np.linalg.solve(square, (update + ridge * mean_b).T).T.astype(np.float32)
+    return mean_b, mean_a, update

@@ -23,6 +23,8 @@ class Mixture:
     value among all (`signed`). prints: what `norm` and `arrow` compare by: B_i^T B_i [M, r, r], or directions [M, k];
     of `mixer` its weights G. [M, k]
     usual: mean and spread of ||B_i A_i x|| on each expert's own data, by which `norm` compares; None: as it is. [M, 2]
+    bias: of `topk`, added to how strong a rank is, for the choice alone; None for none. [R]
+    counts: a place that adds up how many tokens each rank was chosen for; None where nobody asks. [R]
     """
 
     A: Tensor
@@ -34,6 +36,8 @@ class Mixture:
     rule: Literal["topk", "norm", "arrow", "mixer"] = "topk"
     prints: Tensor | None = None
     usual: Tensor | None = None
+    bias: Tensor | None = None
+    counts: Tensor | None = None
 
 
 def mix(x: Tensor, layer: Mixture) -> Tensor:
@@ -42,7 +46,8 @@ def mix(x: Tensor, layer: Mixture) -> Tensor:
     .. math::  y = \sum_i B_i \, \mathrm{topk}\big(g_i(x) A_i x\big), \quad g_i = \cos(h_i, x)
 
     Readings R6, R7: the gate is the factor of (27) made bounded. "Largest" is by magnitude over the ranks of all
-    experts together, per token; `signed` is the formula to the letter. `norm` sends a token to the expert with the
+    experts together, per token; `signed` is the formula to the letter. A `bias` evens out how often ranks are chosen
+    (FlyLoRA, arXiv 2510.08396): |z| + d decides, or z + d where `signed`. `norm` sends a token to the expert with the
     largest ||B_i A_i x|| (SpectR, arXiv 2504.03454; SEQR, arXiv 2509.18093, computes the same from smaller matrices);
     `arrow` mixes three by a softmax of |v_i x|, v_i the strongest input direction of B_i A_i (arXiv 2405.11157);
     `mixer` all by softmax(G x), G trained (FedALT, arXiv 2503.11880).
@@ -86,5 +91,10 @@ def _strongest(z: Tensor, layer: Mixture) -> Tensor:
     if not 0 < layer.top_k < groups.shape[-1]:
         return z
     keys = groups if layer.scope == "signed" else groups.abs()
+    if layer.bias is not None:
+        keys = keys + layer.bias.view(groups.shape[-2:])
     kept = keys.topk(layer.top_k, dim=-1).indices
+    if layer.counts is not None:
+        chosen = torch.zeros_like(groups, dtype=layer.counts.dtype).scatter(-1, kept, 1.0)
+        layer.counts.add_(chosen.flatten(-2).flatten(end_dim=-2).sum(0))
     return torch.zeros_like(groups).scatter(-1, kept, groups.gather(-1, kept)).flatten(-2)

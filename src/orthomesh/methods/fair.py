@@ -1,7 +1,7 @@
 """LoRA-FAIR (arXiv 2411.14961): factors averaged by a server, which mends B towards the mean update.
 
-Closed form of ours: the authors measure the gap by a cosine and lower it by gradient descent, here it is a squared
-error under a ridge, which has one minimum.
+The gap is measured by a cosine and lowered by gradient descent, as the authors have it, or by a squared error under a
+ridge, which has one minimum in closed form.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass
 
 from ..adapters.lowrank import matrices_a, matrices_b
 from ..config import STRICT
-from ..exchange.product import mended
+from ..exchange.product import aligned, mended
 from ..types import Arrays, DeviceState, Envelope, Facts, Message, Method, Phase, Plan, Round
 from .gossip_lora import GossipLora
 from .server import collect, describe, halves, means, send, serve, star, told
@@ -29,8 +29,10 @@ class Fair:
     """Settings of LoRA-FAIR."""
 
     kind: Literal["fair"] = "fair"
+    similarity: Literal["cosine", "ridge"] = "cosine"
+    """What brings B nearer: the cosine with the mean update (the authors), or a squared error, in closed form."""
     ridge: Annotated[float, Field(gt=0)] = 0.01
-    """Weight lambda of staying near the mean of B."""
+    """Weight lambda of staying near the mean of B: of the distance with a cosine, of its square with a ridge."""
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     """Of AdamW; none: the run's."""
 
@@ -41,7 +43,7 @@ class Fair:
             describe=announce,
             plan=plan,
             send=hand_in,
-            merge=partial(merge, ridge=self.ridge, setup=setup),
+            merge=partial(merge, c=self, setup=setup),
         )
 
 
@@ -60,21 +62,19 @@ def hand_in(device: DeviceState, phase: Phase, t: Round) -> tuple[Message, ...]:
     return send(device, phase, halves(device.own, "AB"))
 
 
-def merge(
-    device: DeviceState, inbox: Sequence[Envelope], phase: Phase, t: Round, ridge: float, setup: Setup
-) -> DeviceState:
+def merge(device: DeviceState, inbox: Sequence[Envelope], phase: Phase, t: Round, c: Fair, setup: Setup) -> DeviceState:
     """The server averages and mends; then all go on from what it says."""
     if phase.name == "up":
         mine = halves(device.own, "AB")
         got: dict[int, Arrays] = {**collect(device, inbox, mine)}
         if not inbox:
             return device
-        return serve(device, halves(mean_mended({**got, device.id: mine}, ridge, setup), "AB"))
+        return serve(device, halves(mean_mended({**got, device.id: mine}, c, setup), "AB"))
     device, news = told(device, inbox)
     return replace(device, own={**device.own, **{name: a.astype(np.float32) for name, a in news.items()}})
 
 
-def mean_mended(parts: Mapping[int, Arrays], ridge: float, setup: Setup) -> Arrays:
+def mean_mended(parts: Mapping[int, Arrays], c: Fair, setup: Setup) -> Arrays:
     """The mean A, and the mean B mended layer by layer."""
     from ..models.base import load_base
 
@@ -82,6 +82,7 @@ def mean_mended(parts: Mapping[int, Arrays], ridge: float, setup: Setup) -> Arra
     mean, ids = means(parts, "AB"), sorted(parts)
     A = [matrices_a(parts[k]["A"].astype(np.float32), layout) for k in ids]
     B = [matrices_b(parts[k]["B"].astype(np.float32), layout) for k in ids]
-    layers = range(len(layout.shapes))
-    made = [mended([b[n] for b in B], [a[n] for a in A], [1 / len(ids)] * len(ids), ridge) for n in layers]
+    nearer = aligned if c.similarity == "cosine" else mended
+    weights = [1 / len(ids)] * len(ids)
+    made = [nearer([b[n] for b in B], [a[n] for a in A], weights, c.ridge) for n in range(len(layout.shapes))]
     return {"A": mean["A"], "B": np.concatenate([b.ravel() for b in made])}

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from torch import Tensor
 
 from ..adapters.lowrank import matrices_a, matrices_b, slices
 from ..experts.mixture import Mixture
@@ -277,7 +278,7 @@ def mixtures(base: Base, bank: Bank) -> dict[str, Mixture]:
     b = [matrices_b(B, base.layout) for _, B in pairs]
     cuts = dict(zip(base.inputs, np.cumsum((0, *base.widths)), strict=False))
     rows = slices([shape.in_features for shape in base.layout.shapes])
-    found = {}
+    biases, found = _biases(base, bank), {}
     for index, (name, slot) in enumerate(base.slots.items()):
         start, width = cuts[base.source[name]], slot.base.in_features
         code = None
@@ -299,8 +300,18 @@ def mixtures(base: Base, bank: Bank) -> dict[str, Mixture]:
             scope=bank.scope,
             rule=bank.choice if bank.choice in ("norm", "arrow", "mixer") else "topk",
             prints=prints,
+            bias=None if biases is None else biases[index],
         )
     return found
+
+
+def _biases(base: Base, bank: Bank) -> Tensor | None:
+    """What is added to how strong ranks are, of all experts side by side, with the scaling; none: nothing. [L, M r]"""
+    if all(e.bias is None for e in bank.experts):
+        return None
+    sides = (len(base.layout.shapes), base.layout.rank)
+    each = [np.zeros(sides) if e.bias is None else e.bias.reshape(sides) for e in bank.experts]
+    return torch.from_numpy(base.scaling * np.concatenate(each, axis=1)).to(base.device, torch.float32)
 
 
 def _print(A: Array, B: Array, bank: Bank) -> Array:

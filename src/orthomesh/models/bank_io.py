@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
@@ -37,6 +37,7 @@ KINDS = {
     "A": ("float32",),
     "code": ("float16",),
     "sketch": ("float16",),
+    "bias": ("float32",),
 }
 """Types of the parts of a stored bank."""
 Count = Annotated[int, Field(ge=0)]
@@ -167,7 +168,14 @@ def _note_of(portable: Portable, form: str) -> _Note:
 
 def stored_bytes(arrays: Mapping[str, Array]) -> dict[str, int]:
     """What the parts of a stored bank take, in bytes."""
-    purpose = {"values": "values", "mask": "masks", "A": "projections", "code": "choice", "sketch": "choice"}
+    purpose = {
+        "values": "values",
+        "mask": "masks",
+        "A": "projections",
+        "code": "choice",
+        "sketch": "choice",
+        "bias": "choice",
+    }
     total = dict.fromkeys(("values", "masks", "projections", "choice"), 0)
     for name, array in arrays.items():
         total[purpose[name.split("/")[1]]] += array.nbytes
@@ -200,6 +208,8 @@ def _parts(e: Expert) -> dict[str, Array]:
             parts["code"] = e.code.astype(np.float16)
     if e.sketch is not None:
         parts["sketch"] = pack(e.sketch)
+    if e.bias is not None:
+        parts["bias"] = e.bias.astype(np.float32)
     return parts
 
 
@@ -315,7 +325,15 @@ def _expert(parts: _Parts, n: int, row: _Row, mask: Array, joint: Array | None) 
     if A.size != needed:
         raise ValueError(f"{parts.where}: A of expert {n} has {A.size} numbers, the layers need {needed}")
     code = _part(parts, f"{n}/code").astype(np.float32) if f"{n}/code" in parts.arrays else None
-    return Expert(owner=row.owner, A=A, B=B, code=code, sketch=_sketch(parts, n), seed=row.seed, kind=row.kind)
+    told = Expert(owner=row.owner, A=A, B=B, code=code, sketch=_sketch(parts, n), seed=row.seed, kind=row.kind)
+    return replace(told, bias=_bias(parts, n)) if f"{n}/bias" in parts.arrays else told
+
+
+def _bias(parts: _Parts, n: int) -> Array:
+    bias, needed = _part(parts, f"{n}/bias"), len(parts.layout.shapes) * parts.layout.rank
+    if bias.size != needed:
+        raise ValueError(f"{parts.where}: {bias.size} biases of expert {n} do not fit its {needed} ranks")
+    return bias
 
 
 def _sketch(parts: _Parts, n: int) -> TaskSketch | None:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from ..adapters.lowrank import slices
 from ..experts.mixture import Mixture
 from ..types import Array, Arrays, Learnt
+from .balance import Balance, Loads, balance_of, loads_of, rebalance
 from .base import Base
 from .inject import Adapter, Held, checkpointed, holding
 from .loss import backward, draw, told
@@ -33,7 +35,8 @@ class Factors:
     A: without scaling. [sum r k]  B: [sum d r]. active: mask of B's trained entries, None for all. [sum d r]
     train_projection: whether A is trained too. moments: optimiser state by name, empty before the first step.
     saliency: sum over all steps so far of B's absolute gradient before it is clipped, if it is wanted. [sum d r]
-    top_k: strongest ranks that act on a token, 0 for all; with a frozen A. penalty: on both factors, where both move.
+    top_k: strongest ranks that act on a token, 0 for all; with a frozen A. scope: strongest by magnitude, or by value
+    (`signed`). balance: what has ranks chosen alike often, or None. penalty: on both factors, where both move.
     """
 
     A: Array
@@ -43,6 +46,8 @@ class Factors:
     moments: Arrays = field(default_factory=dict)
     saliency: Array | None = None
     top_k: int = 0
+    scope: Literal["joint", "signed"] = "joint"
+    balance: Balance | None = None
     penalty: Penalty | None = None
 
 
@@ -87,7 +92,7 @@ def fit(
 
     Raises:
         ValueError: a loss that is not finite, more steps than the run has, a saliency under a mask, strongest ranks
-            with a trained A, or a penalty without.
+            with a trained A, a balance without ranks that compete, or a penalty without a trained A.
     """
     return train(base, [Job(rows, start, settings, order)], done, settings.steps if total is None else total)[0]
 
@@ -143,7 +148,8 @@ def train(base: Base, jobs: Sequence[Job], done: int, total: int) -> list[tuple[
     theta = torch.zeros(num * len(jobs), device=base.device) if stage is None else stage.theta
     grad = torch.zeros_like(theta) if stage is None else stage.grad
     learners = [_learner(job.start, theta, grad, _places(base, n, len(jobs))) for n, job in enumerate(jobs)]
-    held = _leaves(base, theta, grad, jobs) if stage is None else stage.held
+    loads = _loads(base, jobs[0].start)
+    held = _leaves(base, theta, grad, jobs, loads) if stage is None else stage.held
     losses: list[list[float]] = []
     again = checkpointed(base.model, base.slots) if settings.checkpointing else nullcontext()
     with holding(base.slots, held), again:
@@ -155,7 +161,9 @@ def train(base: Base, jobs: Sequence[Job], done: int, total: int) -> list[tuple[
                 add_slopes(jobs[0].start.penalty, base.layout, theta, grad)
             for learner in learners:
                 _step(learner, rate_at(settings, step, total), settings.clip_norm)
-    return [_ended(job.start, learners[n], [step[n] for step in losses]) for n, job in enumerate(jobs)]
+            if loads is not None:
+                rebalance(loads)
+    return [_ended(job.start, learners[n], [step[n] for step in losses], loads) for n, job in enumerate(jobs)]
 
 
 def _check_extras(jobs: Sequence[Job]) -> None:
@@ -163,34 +171,44 @@ def _check_extras(jobs: Sequence[Job]) -> None:
     first = jobs[0].start
     if first.top_k and (first.train_projection or len(jobs) > 1):
         raise ValueError("ranks compete for a token (top_k) where one device trains B under a frozen A, only there")
+    if first.balance is not None and not first.top_k:
+        raise ValueError("only ranks that compete for a token (top_k) can be chosen alike often (balance)")
     if first.penalty is not None and not (first.train_projection and len(jobs) == 1):
         raise ValueError("a penalty on both factors needs one device that trains both of them")
 
 
 def _stage(base: Base, jobs: Sequence[Job]) -> Stage | None:
-    """Where a device's factors lie on a GPU, a frozen A laid there; None where passes are not recorded."""
+    """Where a device's factors lie on a GPU, a frozen A laid there; None where passes are not recorded.
+
+    Those that count choices of ranks are not: they are padded to few shapes, and what is padding would count.
+    """
     start = jobs[0].start
-    if len(jobs) > 1 or not records(base, jobs[0].settings):
+    if len(jobs) > 1 or start.balance is not None or not records(base, jobs[0].settings):
         return None
-    kind = (start.train_projection, start.top_k)
+    kind = (start.train_projection, start.top_k, start.scope)
     if kind not in base.stages:
-        base.stages[kind] = _placed(base, *kind)
+        base.stages[kind] = _placed(base, start)
     stage: Stage = base.stages[kind]
     if not start.train_projection:
         stage.A.copy_(_frozen(base, start))
     return stage
 
 
-def _placed(base: Base, train_projection: bool, top_k: int) -> Stage:
+def _placed(base: Base, start: Factors) -> Stage:
     """Places that stay, and every layer's A and B as views of them."""
     layout = base.layout
-    theta = torch.zeros(layout.num_expansion + layout.num_projection * train_projection, device=base.device)
+    theta = torch.zeros(layout.num_expansion + layout.num_projection * start.train_projection, device=base.device)
     grad = torch.zeros_like(theta)
-    frozen = 0 if train_projection else layout.num_projection
+    frozen = 0 if start.train_projection else layout.num_projection
     A = torch.zeros(frozen, device=base.device, dtype=base.dtype)
-    if train_projection:
+    if start.train_projection:
         return Stage(theta, grad, A, _both(base, theta, grad))
-    return Stage(theta, grad, A, _expansions(base, theta, grad, _views(A, base, "A", 1), top_k))
+    return Stage(theta, grad, A, _expansions(base, theta, grad, _views(A, base, "A", 1), start))
+
+
+def _loads(base: Base, start: Factors) -> Loads | None:
+    """Places for biases and choices of ranks, where ranks are to be chosen alike often."""
+    return None if start.balance is None else loads_of(start.balance, base.layout.rank, base.scaling, base.device)
 
 
 @dataclass(frozen=True)
@@ -258,13 +276,13 @@ def _moving(start: Factors, places: Array | None) -> Array | None:
     return np.concatenate([places[: start.B.size][start.active], places[start.B.size :]])
 
 
-def _leaves(base: Base, theta: Tensor, grad: Tensor, jobs: Sequence[Job]) -> dict[str, Held]:
+def _leaves(base: Base, theta: Tensor, grad: Tensor, jobs: Sequence[Job], loads: Loads | None) -> dict[str, Held]:
     """Every layer's matrices as leaves that view `theta`, their gradients as views of `grad`; a frozen A as it is."""
     if jobs[0].start.train_projection:
         return _both(base, theta, grad)
     each = [_views(_frozen(base, job.start), base, "A") for job in jobs]
     a = [same[0].unsqueeze(0) if len(jobs) == 1 else torch.stack(same) for same in zip(*each, strict=True)]
-    return _expansions(base, theta, grad, a, jobs[0].start.top_k)
+    return _expansions(base, theta, grad, a, jobs[0].start, loads)
 
 
 def _frozen(base: Base, start: Factors) -> Tensor:
@@ -281,16 +299,21 @@ def _both(base: Base, theta: Tensor, grad: Tensor) -> dict[str, Held]:
     return {name: Adapter(a[n], b[n], base.scaling) for n, name in enumerate(base.slots)}
 
 
-def _expansions(base: Base, theta: Tensor, grad: Tensor, a: Sequence[Tensor], top_k: int) -> dict[str, Held]:
+def _expansions(
+    base: Base, theta: Tensor, grad: Tensor, a: Sequence[Tensor], start: Factors, loads: Loads | None = None
+) -> dict[str, Held]:
     """B of as many devices as every A is of, trained; under `top_k`, which one device can have, ranks compete.
 
     a: [D, r, k] each
     """
-    count = None if top_k else a[0].shape[0]
+    count = None if start.top_k else a[0].shape[0]
     b = _views(theta, base, "B", count)
     _sloped(b, _views(grad, base, "B", count))
-    if top_k:
-        return {name: Mixture(A=a[n][0], B=b[n], code=None, top_k=top_k) for n, name in enumerate(base.slots)}
+    if start.top_k:
+        alone = [Mixture(a[n][0], b[n], None, start.top_k, scope=start.scope) for n in range(len(b))]
+        if loads is not None:
+            alone = [replace(m, bias=loads.bias[n], counts=loads.counts[n]) for n, m in enumerate(alone)]
+        return dict(zip(base.slots, alone, strict=True))
     return {name: Adapter(a[n], b[n], base.scaling) for n, name in enumerate(base.slots)}
 
 
@@ -325,7 +348,7 @@ def _step(learner: _Learner, rate: float, clip_norm: float) -> None:
         learner.theta.scatter_(0, moving, values.detach())
 
 
-def _ended(start: Factors, learner: _Learner, losses: Sequence[float]) -> tuple[Factors, Learnt]:
+def _ended(start: Factors, learner: _Learner, losses: Sequence[float], loads: Loads | None) -> tuple[Factors, Learnt]:
     """Where the device stands now, in arrays that share nothing with other devices; means over tenths of the steps."""
     trained = learner.values.detach().cpu().numpy().copy()
     active = slice(None) if start.active is None else start.active
@@ -337,5 +360,6 @@ def _ended(start: Factors, learner: _Learner, losses: Sequence[float]) -> tuple[
         A=trained[B[active].size :] if start.train_projection else start.A,
         moments={name: value.cpu().numpy() for name, value in learner.optimiser.state[learner.values].items()},
         saliency=None if learner.saliency is None else learner.saliency.cpu().numpy(),
+        balance=None if loads is None else balance_of(loads),
     )
     return factors, told(losses, learner.values.numel())

@@ -12,6 +12,7 @@ from ..methods import METHODS
 from ..methods.centralised import Centralised
 from ..methods.fedalt import FedAlt
 from ..methods.flasc import Flasc
+from ..methods.fly import Fly
 from ..methods.full import Full
 from ..methods.gossip_lora import GossipLora
 from ..methods.hard_moe import HardMoe
@@ -135,6 +136,7 @@ COMPARISON = (
         note="as its authors",
     ),
     Row(label="fedalt_mixer", title="FedALT, trained mixer", settings=FedAlt(mixer="trained"), note="as its authors"),
+    Row(label="fly_value", title="FlyLoRA, ranked by value", settings=Fly(ranking="value"), note="as its code ranks"),
     Row(label="paper", title="Proposed, paper's reading", settings=paper_reading()),
     Row(label=OURS, title="Ours", settings=SparseOrthogonal(), note="default reading"),
     Row(label="compact", title="Ours, compact", settings=COMPACT, note="8 bit, masks at their entropy, small sketches"),
