@@ -41,12 +41,13 @@ def test_a_round_over_an_ideal_air(small: Callable[..., Setup], play: Callable[.
 @pytest.mark.parametrize("ranking", ["magnitude", "value"])
 def test_what_answers_is_what_was_trained(small: Callable[..., Setup], ranking: Any) -> None:
     """Against NumPy: s B of the ranks of largest |a x| + d, or of largest a x + d, d with a step that decides a lot."""
-    setup = small(2)
+    setup = small(2, steps=3)
     base, method = load_base(setup.model), Fly(ranking=ranking, balance=0.5).build(setup)
     own = (state := method.fit(method.init(0), Round(0, 0, 1))[0]).own
     rank, x = base.layout.rank, np.random.default_rng(1).standard_normal((6, base.layout.shapes[1].in_features))
     A = matrices_a(projection(int(own["seed"]), base.layout, "sparse"), base.layout)[1]
     z, d = x @ A.T, own["bias"][rank : 2 * rank]
+    assert set(np.abs(d).tolist()) >= {0.5}
     kept = np.argsort(-((np.abs(z) if ranking == "magnitude" else z) + d), axis=1)[:, : rank // 4]
     acting = np.put_along_axis(mask := np.zeros_like(z), kept, 1.0, axis=1) or z * mask
     layer = list(mixtures(base, method.bank(state)).values())[1]
@@ -67,6 +68,7 @@ def test_without_a_step_there_are_no_biases(small: Callable[..., Setup], play: C
 
 def test_fewer_ranks_learn_something_else(small: Callable[..., Setup]) -> None:
     setup, t = small(2), Round(0, 0, 1)
-    some, all_ = (Fly(active=share).build(setup) for share in (0.25, 1.0))
-    B = [m.fit(m.init(0), t)[0].own["B"] for m in (some, all_)]
-    assert np.abs(B[0] - B[1]).max() > 1e-3
+    methods = [c.build(setup) for c in (Fly(), Fly(active=1.0), Fly(ranking="value"))]
+    some, all_, by_value = (m.fit(m.init(0), t)[0].own["B"] for m in methods)
+    assert np.abs(some - all_).max() > 1e-3
+    assert np.abs(some - by_value).max() > 1e-3
