@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from orthomesh.experiment import Experiment
+from orthomesh.methods.fedsb import FedSb
 from orthomesh.methods.flora import Flora
 from orthomesh.methods.full import Full, memory_bytes
 from orthomesh.methods.gossip_lora import GossipLora
@@ -65,6 +66,13 @@ def test_what_is_folded_into_bases_grows_with_rounds() -> None:
     three, six = (replace(X, rounds=n, methods={"flora": Flora()}) for n in (3, 6))
     assert disk(six) - disk(three) == 4 * 3 * 4 * 4 * (size.expansion + size.projection)
     assert memory(three) > memory(X) + 8 * size.parameters
+
+
+def test_first_gradients_of_all_devices_are_in_memory_at_once() -> None:
+    size = size_of(X.model).parameters
+    gradients, seed = (replace(X, methods={"fedsb": FedSb(start=start)}) for start in ("gradients", "seed"))  # type: ignore[arg-type]
+    assert memory(gradients) - memory(seed) == (6 * 4 + 4) * size
+    assert disk(gradients) == disk(seed)
 
 
 def test_runs_leave_no_more_than_was_said(done: Done) -> None:

@@ -38,7 +38,8 @@ X = Experiment(rounds=5, methods={"gossip": GossipLora()})  # 16 ranks, 24 steps
         (GossipLora(), 0.05, (1, 4, 30)),  # of 80 ranks over the run four are left
         (GossipLora(), 0.02, (1, 1, 120)),
         (GossipLora(), 0.01, None),
-        (FedSb(), 0.25, (8, 5, 24)),  # r^2 numbers a layer
+        (FedSb(start="seed"), 0.25, (8, 5, 24)),  # r^2 numbers a layer
+        (FedSb(), 0.9, None),  # whole matrices once, whatever the rank
         (Full(), 0.5, (16, 2, 60)),
         (Full(), 0.1, None),
         (Merged(), 0.2, (3, 5, 24)),

@@ -90,6 +90,12 @@ def matrices_b(flat: Float[np.ndarray, " dr"], layout: Layout) -> list[Array]:
     return [flat[c].reshape(s.out_features, layout.rank) for c, s in zip(cuts, layout.shapes, strict=True)]
 
 
+def matrices_w(flat: Float[np.ndarray, " dk"], layout: Layout) -> list[Array]:
+    """Whole matrices of the size of W0, [d_l, k_l], as views into a flat vector."""
+    cuts = slices([s.out_features * s.in_features for s in layout.shapes])
+    return [flat[c].reshape(s.out_features, s.in_features) for c, s in zip(cuts, layout.shapes, strict=True)]
+
+
 def density(mask: Array, layout: Layout) -> Float[np.ndarray, " L"]:
     r"""Share of active entries of every B, eq. (4) (the paper calls it the sparsity rate).
 

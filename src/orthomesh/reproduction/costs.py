@@ -15,6 +15,7 @@ from ..methods.centralised import Centralised
 from ..methods.choco import Choco
 from ..methods.fedalt import FedAlt
 from ..methods.fedex import FedEx
+from ..methods.fedsb import FedSb
 from ..methods.flasc import Flasc
 from ..methods.flora import Flora
 from ..methods.full import Full, memory_bytes
@@ -68,6 +69,8 @@ def memory(x: Experiment) -> int:
     kept = (2 if x.train.checkpointing else 18) * size.layers + 34
     activations = tokens * size.width * kept * 4
     states = max((_state(m, x, devices) * devices + _worn(m, size) for m in x.methods.values()), default=0)
+    if any(isinstance(m, FedSb) and m.start == "gradients" for m in x.methods.values()):
+        states += size.parameters * (6 * devices + 4)  # in 16 bit: kept, sent and read; that of one device as taken
     if any(_is_full(m) for m in x.methods.values()):
         states = max(states, memory_bytes(size.parameters, devices))
     processes = min(x.workers, devices) + 1

@@ -72,7 +72,8 @@ def with_less(x: Experiment, share: float) -> Experiment | None:
 
     Messages are taken to be as long as there are ranks, those of Fed-SB as their square. Where one rank is still too
     much there are fewer rounds, of more steps, so that as many are trained. None where one round is too much; where
-    every weight is sent and where all is sent once, ranks or rounds are no help.
+    every weight is sent and where all is sent once, ranks or rounds are no help, and neither is to Fed-SB's start from
+    gradients.
 
     >>> from ..methods.gossip_lora import GossipLora
     >>> less = with_less(Experiment(rounds=5, methods={"gossip": GossipLora()}), 0.05)  # of 16 ranks and 5 rounds
@@ -80,6 +81,8 @@ def with_less(x: Experiment, share: float) -> Experiment | None:
     (1, 4, 30)
     """
     (method,) = x.methods.values()
+    if isinstance(method, FedSb) and method.start == "gradients":
+        return None
     ranks = x.model.rank * (math.sqrt(share) if isinstance(method, FedSb) else share)
     if isinstance(method, Full):
         rank, rounds = x.model.rank, math.floor(x.rounds * share)

@@ -11,6 +11,7 @@ from ..experiment import BASE, ORACLE
 from ..methods import METHODS
 from ..methods.centralised import Centralised
 from ..methods.fedalt import FedAlt
+from ..methods.fedsb import FedSb
 from ..methods.flasc import Flasc
 from ..methods.fly import Fly
 from ..methods.full import Full
@@ -135,6 +136,7 @@ COMPARISON = (
         settings=Flasc(ranking="together"),
         note="as its authors",
     ),
+    Row(label="fedsb_seed", title="Fed-SB, seeded sides", settings=FedSb(start="seed"), note="no first gradients"),
     Row(label="fedalt_mixer", title="FedALT, trained mixer", settings=FedAlt(mixer="trained"), note="as its authors"),
     Row(label="fly_value", title="FlyLoRA, ranked by value", settings=Fly(ranking="value"), note="as its code ranks"),
     Row(label="paper", title="Proposed, paper's reading", settings=paper_reading()),
