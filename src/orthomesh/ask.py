@@ -11,7 +11,7 @@ from .config import near
 from .experiment import Experiment, checkpoint_path
 from .methods.sparse_orthogonal import SparseOrthogonal
 from .models.settings import EMBEDDED, TINY
-from .presets import from_plain, read_yaml
+from .presets import of_run
 
 LONGEST_ANSWER = 64
 """Tokens of an answer where nobody says."""
@@ -47,7 +47,7 @@ def open_bank(directory: Path, method: str | None, device: int | None) -> Any:
         return load_bank(directory)
     if not (directory / "config.yaml").is_file():
         raise ValueError(f"{directory} is neither a run nor a bank of experts: no config.yaml and no {FILES[0]} in it")
-    x = from_plain(read_yaml(directory / "config.yaml"), str(directory / "config.yaml"))
+    x = of_run(directory)
     return _bank_of_run(directory, x, method, device)
 
 

@@ -95,10 +95,10 @@ def resume(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the result.")] = False,
 ) -> None:
     """Go on with an interrupted run; it ends with the same hash as one that was never interrupted."""
-    from .presets import from_plain, read_yaml
+    from .presets import of_run
 
     with sentences():
-        x = from_plain(read_yaml(directory / "config.yaml"), str(directory / "config.yaml"))
+        x = of_run(directory)
         notes = _check(x) + _changed_versions(directory)
     _carry_out(x, notes, directory, quiet)
 

@@ -12,7 +12,7 @@ import numpy as np
 from .checkpoint import load_devices, save_devices, write_whole
 from .evaluation.record import Journal
 from .experiment import BASE, ORACLE, Experiment, checkpoint_path, finish
-from .presets import from_plain, read_yaml
+from .presets import of_run
 from .types import DeviceState
 
 
@@ -48,7 +48,7 @@ def join(directories: Sequence[Path], out: Path) -> dict[str, Any]:
 
 def _settings(directories: Sequence[Path]) -> Experiment:
     """The settings all directories have; where data and models lie may differ."""
-    found = [from_plain(read_yaml(d / "config.yaml"), str(d / "config.yaml")) for d in directories]
+    found = [of_run(d) for d in directories]
     for one, directory in zip(found, directories, strict=True):
         if (one.seed, one.rounds, one.train, one.methods) != (
             found[0].seed, found[0].rounds, found[0].train, found[0].methods,

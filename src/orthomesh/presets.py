@@ -23,6 +23,13 @@ from .tasks.settings import TaskSettings
 from .wireless.channel import Channel
 from .wireless.link import Radio
 
+FORMER: Mapping[str, Mapping[str, object]] = {
+    "fair": {"similarity": "ridge"},
+    "fedsb": {"start": "seed"},
+    "fly": {"balance": 0.0},
+}
+"""By kind, what a method did before it had the setting, where that is not its default: older runs do not name it."""
+
 
 def default() -> Experiment:
     """Ten devices, ten embedded tasks: alone, by gossip, by the paper's method in our reading and in its own."""
@@ -181,6 +188,23 @@ def from_plain(values: Mapping[Any, Any], where: str) -> Experiment:
     named = [str(k) for k, v in methods.items() if isinstance(v, Mapping) and "kind" in v]
     chosen = {str(k): _method(str(k), v, where, named) for k, v in methods.items() if v is not None}
     return parse(Experiment, {**values, "methods": chosen}, where)
+
+
+def of_run(directory: Path) -> Experiment:
+    """The experiment a run directory was begun with, whatever defaults were then.
+
+    Args:
+        directory: of a run; what its `config.yaml` does not name of a method is as it was before it had a name.
+
+    Raises:
+        ValueError: no such file, or whatever is wrong in it first.
+    """
+    values, where = read_yaml(directory / "config.yaml"), str(directory / "config.yaml")
+    methods = values.get("methods")
+    if isinstance(methods, Mapping):
+        known = {k: v for k, v in methods.items() if isinstance(v, Mapping) and v.get("kind") in FORMER}
+        values = {**values, "methods": {**methods, **{k: {**FORMER[v["kind"]], **v} for k, v in known.items()}}}
+    return from_plain(values, where)
 
 
 def _method(label: str, values: Any, where: str, named: Sequence[str]) -> MethodSettings:

@@ -6,10 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from orthomesh.experiment import Experiment
+from orthomesh.methods import MethodSettings
+from orthomesh.methods.fair import Fair
+from orthomesh.methods.fedsb import FedSb
+from orthomesh.methods.fly import Fly
 from orthomesh.methods.gossip_lora import GossipLora
 from orthomesh.methods.local import Local
+from orthomesh.presets import of_run
 from orthomesh.reproduction.runs import begin, broken_down, claimed, runs_of, there
 from orthomesh.tasks.settings import TaskSettings
 
@@ -53,6 +59,28 @@ def test_a_run_goes_on_only_as_it_began(tmp_path: Path) -> None:
     assert begin(place, X)
     with pytest.raises(ValueError, match=r"other settings \(rounds, train.steps\); give the same ones"):
         begin(place, replace(X, rounds=9, train=replace(X.train, steps=3)))
+
+
+@pytest.mark.parametrize(
+    ("now", "before", "setting"),
+    [
+        (Fly(), Fly(balance=0.0), "balance"),
+        (Fair(), Fair(similarity="ridge"), "similarity"),
+        (FedSb(), FedSb(start="seed"), "start"),
+    ],
+)
+def test_a_run_older_than_a_setting_is_what_the_method_was_then(
+    tmp_path: Path, now: MethodSettings, before: MethodSettings, setting: str
+) -> None:
+    place = tmp_path / "seed5"
+    begin(place, replace(X, methods={"one": now}))
+    values = yaml.safe_load((place / "config.yaml").read_text())
+    del values["methods"]["one"][setting]
+    (place / "config.yaml").write_text(yaml.safe_dump(values))
+    assert not begin(place, replace(X, methods={"one": before}))
+    assert of_run(place).methods == {"one": before}
+    with pytest.raises(ValueError, match=rf"other settings \(methods.one.{setting}\)"):
+        begin(place, replace(X, methods={"one": now}))
 
 
 def test_a_foreign_directory_is_left_alone(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from ..engines.inprocess import InProcess, pin_threads
 from ..evaluation.record import Journal
 from ..experiment import Experiment, checkpoint_path, exam_of, versions
 from ..methods.sparse_orthogonal import SparseOrthogonal
-from ..presets import from_plain, plain, read_yaml
+from ..presets import of_run, plain
 from .breakdown import Breakdown, break_down
 from .scales import at_count, at_seed
 
@@ -75,8 +75,7 @@ def begin(directory: Path, x: Experiment) -> bool:
     """
     config = directory / "config.yaml"
     if config.is_file():
-        there = from_plain(read_yaml(config), str(config))
-        changed = _differences(plain(there), plain(x))
+        changed = _differences(plain(of_run(directory)), plain(x))
         if changed:
             raise ValueError(
                 f"{directory} holds a run with other settings ({changed}); give the same ones to go on with it, or "
