@@ -145,3 +145,8 @@ def test_a_run_of_one_round_has_none_left_for_training(small: Callable[..., Setu
     method = FedSb().build(small(2))
     with pytest.raises(ValueError, match="rounds must be 2 at least"):
         method.fit(method.init(0), Round(0, 0, 1))
+
+
+def test_what_a_seed_has_no_use_for_is_refused() -> None:
+    with pytest.raises(ValueError, match="start: seed has no use for them"):
+        FedSb(start="seed", samples=10)

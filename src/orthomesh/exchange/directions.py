@@ -13,7 +13,7 @@ def leading(
 
     .. math::  M \approx U_r \Sigma_r V_r^\top, \quad M M^\top U = U \Sigma^2, \quad M^\top U = V \Sigma
 
-    from the eigenvectors of the smaller of M M^T and M^T M, a tenth of the time of a whole decomposition of wide
+    from the eigenvectors of the smaller of M M^T and M^T M, a sixth of the time of a whole decomposition of wide
     matrices. Of every column of U the entry of largest magnitude is positive.
 
     Args:

@@ -74,6 +74,10 @@ class FedSb:
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     """Of AdamW; none: the run's."""
 
+    def __post_init__(self) -> None:
+        if self.start == "seed" and (self.samples, self.warmup) != (50, 0.02):
+            raise ValueError("samples and warmup are of a start from gradients; start: seed has no use for them")
+
     def build(self, setup: Setup) -> Method:
         """Gossip of R alone, once there is a common start."""
         c = GossipLora(topology=self.topology, num_neighbours=self.num_neighbours)
@@ -152,7 +156,7 @@ def fit(device: DeviceState, t: Round, c: FedSb, train: TrainSettings, setup: Se
 
     base, own = load_base(setup.model), device.own
     if c.start == "gradients" and t.total == 1:
-        raise ValueError("fedsb: a start from gradients takes the first round, so rounds must be 2 at least, not 1")
+        raise ValueError("fedsb: a start from gradients takes the first round, so rounds must be 2 at least; or set start: seed")
     if "R" not in own and c.start == "gradients":
         own = {**own, **_step(device, c, setup)}
         own |= started(matrices_w(own["gradient"], base.layout), rate_of_start(c, train, t), *_size(setup))
