@@ -156,7 +156,9 @@ def fit(device: DeviceState, t: Round, c: FedSb, train: TrainSettings, setup: Se
 
     base, own = load_base(setup.model), device.own
     if c.start == "gradients" and t.total == 1:
-        raise ValueError("fedsb: a start from gradients takes the first round, so rounds must be 2 at least; or set start: seed")
+        raise ValueError(
+            "fedsb: a start from gradients takes the first round, so rounds must be 2 at least; or set start: seed"
+        )
     if "R" not in own and c.start == "gradients":
         own = {**own, **_step(device, c, setup)}
         own |= started(matrices_w(own["gradient"], base.layout), rate_of_start(c, train, t), *_size(setup))
