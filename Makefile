@@ -18,7 +18,7 @@ smoke: $(VENV)/ready
 	$(BIN)/orthomesh run smoke
 
 test: $(VENV)/ready
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 check: $(VENV)/ready
 	$(BIN)/ruff format --check .
