@@ -17,6 +17,7 @@ from orthomesh.checkpoint import digest, load_devices
 from orthomesh.evaluation.examine import examine_own
 from orthomesh.evaluation.record import Journal
 from orthomesh.experiment import BASE, ORACLE, Evaluate, Experiment, check, checkpoint_path, finish, run
+from orthomesh.methods.fedsb import FedSb
 from orthomesh.methods.gossip_lora import GossipLora
 from orthomesh.methods.hard_moe import HardMoe
 from orthomesh.methods.local import Local
@@ -264,6 +265,13 @@ def test_a_check_finds_what_is_wrong_before_hours_of_work() -> None:
         check(replace(ALL, tasks=TaskSettings(names=("zelkk",))))
     with pytest.raises(ValueError, match="no directory /nowhere"):
         check(replace(ALL, tasks=TaskSettings(names=("zelk",), data="/nowhere")))
+
+
+def test_a_check_finds_a_method_that_has_too_few_rounds() -> None:
+    one = Experiment(rounds=1, methods={"mine": FedSb()})
+    with pytest.raises(ValueError, match=r"methods\.mine: a start from gradients takes the first round"):
+        check(one)
+    assert check(replace(one, methods={"mine": FedSb(start="seed")})) is not None
 
 
 def test_a_check_reads_a_link_trace_to_the_last_round(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from .evaluation.examine import Result, examine, examine_oracle, examine_own
 from .evaluation.record import Journal, write_tables
 from .evaluation.summary import SCHEMA, joint_digest, row
 from .methods import MethodSettings
+from .methods.fedsb import FedSb, check_rounds
 from .methods.hard_moe import HardMoe
 from .methods.setup import Setup, device_rows
 from .methods.sparse_orthogonal import SparseOrthogonal, unjoined
@@ -280,6 +281,8 @@ def check(x: Experiment) -> list[str]:
     for label, method in x.methods.items():
         try:
             method.build(setup)
+            if isinstance(method, FedSb):
+                check_rounds(method, x.rounds)
         except ValueError as error:
             raise ValueError(f"methods.{label}: {error}") from None
     notes = []

@@ -145,6 +145,18 @@ def rate_of_start(c: FedSb, train: TrainSettings, t: Round) -> float:
     return train.learning_rate / max(1.0, c.warmup * train.steps * t.total)
 
 
+def check_rounds(c: FedSb, rounds: int) -> None:
+    """Whether a run has rounds enough.
+
+    Raises:
+        ValueError: a start from gradients in a run of one round, which it would take.
+    """
+    if c.start == "gradients" and rounds == 1:
+        raise ValueError(
+            "a start from gradients takes the first round, so rounds must be 2 at least; or set start: seed"
+        )
+
+
 def fit(device: DeviceState, t: Round, c: FedSb, train: TrainSettings, setup: Setup) -> tuple[DeviceState, Learnt]:
     """Train R on the device's own data; the optimiser starts afresh every round.
 
@@ -155,10 +167,7 @@ def fit(device: DeviceState, t: Round, c: FedSb, train: TrainSettings, setup: Se
     from ..models.inner import fit_inner
 
     base, own = load_base(setup.model), device.own
-    if c.start == "gradients" and t.total == 1:
-        raise ValueError(
-            "fedsb: a start from gradients takes the first round, so rounds must be 2 at least; or set start: seed"
-        )
+    check_rounds(c, t.total)
     if "R" not in own and c.start == "gradients":
         own = {**own, **_step(device, c, setup)}
         own |= started(matrices_w(own["gradient"], base.layout), rate_of_start(c, train, t), *_size(setup))
