@@ -271,7 +271,7 @@ def test_a_check_finds_a_method_that_has_too_few_rounds() -> None:
     one = Experiment(rounds=1, methods={"mine": FedSb()})
     with pytest.raises(ValueError, match=r"methods\.mine: a start from gradients takes the first round"):
         check(one)
-    assert check(replace(one, methods={"mine": FedSb(start="seed")})) is not None
+    check(replace(one, methods={"mine": FedSb(start="seed")}))  # which says nothing against it
 
 
 def test_a_check_reads_a_link_trace_to_the_last_round(tmp_path: Path) -> None:
