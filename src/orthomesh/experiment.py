@@ -28,7 +28,7 @@ from .evaluation.examine import Result, examine, examine_oracle, examine_own
 from .evaluation.record import Journal, write_tables
 from .evaluation.summary import SCHEMA, joint_digest, row
 from .methods import MethodSettings
-from .methods.fedsb import FedSb, check_rounds
+from .methods.fedsb import FedSb, check_start
 from .methods.hard_moe import HardMoe
 from .methods.setup import Setup, device_rows
 from .methods.sparse_orthogonal import SparseOrthogonal, unjoined
@@ -277,12 +277,12 @@ def check(x: Experiment) -> list[str]:
     setup = x.setup()
     for index in range(x.rounds if x.channel.trace is not None else 0):
         traced_gains(x.channel, x.radio, index, setup.num_devices)
-    load_base(x.model)
+    base = load_base(x.model)
     for label, method in x.methods.items():
         try:
             method.build(setup)
             if isinstance(method, FedSb):
-                check_rounds(method, x.rounds)
+                check_start(method, x.rounds, base.layout)
         except ValueError as error:
             raise ValueError(f"methods.{label}: {error}") from None
     notes = []

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orthomesh.adapters.lowrank import matrices_a, matrices_b, matrices_w
-from orthomesh.methods.fedsb import FedSb, frame, started
+from orthomesh.adapters.lowrank import Layout, Shape, matrices_a, matrices_b, matrices_w
+from orthomesh.methods.fedsb import FedSb, check_start, frame, started
 from orthomesh.methods.ffa import Ffa
 from orthomesh.methods.setup import Setup, device_rows
 from orthomesh.models.base import load_base
@@ -145,6 +145,17 @@ def test_a_run_of_one_round_has_none_left_for_training(small: Callable[..., Setu
     method = FedSb().build(small(2))
     with pytest.raises(ValueError, match="rounds must be 2 at least"):
         method.fit(method.init(0), Round(0, 0, 1))
+
+
+def test_gradients_of_more_than_a_message_holds_are_refused() -> None:
+    for rows in (2**15, 2**15 + 1):  # of 2**16 columns, in two bytes: 4 GiB, and a row more
+        layout = Layout((Shape("one", 2**16, rows),), 4)
+        check_start(FedSb(start="seed"), 1, layout)
+        if rows == 2**15:
+            check_start(FedSb(), 2, layout)
+        else:
+            with pytest.raises(ValueError, match=r"gradients of whole matrices .* or start: seed"):
+                check_start(FedSb(), 2, layout)
 
 
 def test_what_a_seed_has_no_use_for_is_refused() -> None:

@@ -13,6 +13,7 @@ from orthomesh.methods.full import Full, memory_bytes
 from orthomesh.methods.setup import Setup, device_rows
 from orthomesh.models.answer import answer
 from orthomesh.models.base import load_base
+from orthomesh.models.size import size_of
 from orthomesh.types import DeviceState, Edge, Envelope, Phase, Round
 
 T = Round(seed=0, index=0, total=1)
@@ -83,6 +84,16 @@ def test_all_weights_take_a_sixth_of_the_rate_of_adapters(small: Callable[..., S
 def test_memory_on_paper() -> None:
     """Two devices: 4 + 4 + 2 bytes a weight each, and 20 for the one that trains."""
     assert memory_bytes(100, 2) == 100 * (2 * 10 + 20)
+
+
+def test_a_model_too_large_for_a_message_is_refused(tiny_setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = size_of(tiny_setup.model)
+    monkeypatch.setattr("orthomesh.models.size.memory_b", lambda: 1 << 50)
+    monkeypatch.setattr("orthomesh.models.size.size_of", lambda _: size._replace(parameters=2**31))
+    Full().build(tiny_setup)  # two bytes each are just what a message holds
+    monkeypatch.setattr("orthomesh.models.size.size_of", lambda _: size._replace(parameters=3 * 2**30))
+    with pytest.raises(ValueError, match=r"all weights in 16 bit take 6\.0 GiB, and a message at most 4\.0"):
+        Full().build(tiny_setup)
 
 
 def test_a_model_too_large_for_memory_is_refused(tiny_setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:

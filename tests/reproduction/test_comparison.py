@@ -40,6 +40,7 @@ def record(place: Path, label: str, shift: float) -> None:
     }
     summary = {"tasks": ["a", "b"], "model": {"parameters": 100}, "methods": {label: method}}
     (place / "summary.json").write_text(json.dumps(summary))
+    (place / "config.yaml").write_text("{}")  # all as by default
 
 
 @pytest.fixture

@@ -34,6 +34,7 @@ def runs(tmp_path: Path) -> dict[Path, Experiment]:
                 made = {"accuracy": {"a": right}, "bytes_per_device_round": {}, "trained_parameters": 1}
                 summary = {"tasks": ["a"], "model": {"parameters": 9}, "methods": {label: made}}
                 (place / "summary.json").write_text(json.dumps(summary))
+                (place / "config.yaml").write_text("{}")  # all as by default
                 found[place] = Experiment(seed=seed, devices=devices, methods={label: kind})
     return found
 

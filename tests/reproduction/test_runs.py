@@ -16,7 +16,7 @@ from orthomesh.methods.fly import Fly
 from orthomesh.methods.gossip_lora import GossipLora
 from orthomesh.methods.local import Local
 from orthomesh.presets import of_run
-from orthomesh.reproduction.runs import begin, broken_down, claimed, runs_of, there
+from orthomesh.reproduction.runs import begin, broken_down, claimed, computed_on, runs_of, there
 from orthomesh.tasks.settings import TaskSettings
 
 X = Experiment(seed=5, tasks=TaskSettings(names=("zelk",)), methods={"local": Local()})
@@ -49,6 +49,23 @@ def test_where_a_run_is_computed_does_not_make_it_another(tmp_path: Path) -> Non
     assert list(there({place: replace(X, workers=2, engine="ray", ray_address="auto"), tmp_path / "seed6": X})) == [
         place
     ]
+
+
+def test_finished_runs_of_several_kinds_of_device_belong_together_and_it_is_said(tmp_path: Path) -> None:
+    on_gpu = replace(X, model=replace(X.model, device="cuda"))
+    runs = {tmp_path / f"seed{n}": replace(on_gpu if n else X, seed=n) for n in range(3)}
+    for place, x in runs.items():
+        begin(place, x)
+    with pytest.raises(ValueError, match=r"other settings \(model.device\)"):
+        begin(tmp_path / "seed0", replace(on_gpu, seed=0))  # half of it was computed elsewhere
+    for place in runs:
+        (place / "summary.json").write_text("{}")
+    asked = {place: replace(X, seed=x.seed) for place, x in runs.items()}
+    assert list(there(asked)) == list(runs)
+    assert computed_on(asked) == [
+        "computed on cuda, but on cpu local (seed 0): sums are rounded in another order there"
+    ]
+    assert computed_on({place: x for place, x in asked.items() if x.seed}) == []
 
 
 def test_a_run_goes_on_only_as_it_began(tmp_path: Path) -> None:

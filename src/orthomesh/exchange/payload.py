@@ -84,6 +84,29 @@ def encode(sections: Sequence[Section]) -> Frame:
     return Frame(payload, columns)
 
 
+def check_length(length_b: int, what: str, instead: str = "another method") -> None:
+    """Whether a message can be told in one frame, before anybody has worked for it.
+
+    Args:
+        length_b: of its arrays, bytes; packed they may be a little shorter, which is not counted on.
+        what: it is, as the beginning of a sentence.
+        instead: what needs no such message, or the smaller model that is always proposed.
+
+    Raises:
+        ValueError: it is longer than `MAX_BYTES`.
+
+    >>> check_length(2 * 7_615_616_512, "all weights in 16 bit")
+    Traceback (most recent call last):
+        ...
+    ValueError: all weights in 16 bit take 14.2 GiB, and a message at most 4.0; take a smaller model, or another method
+    """
+    if length_b > MAX_BYTES:
+        raise ValueError(
+            f"{what} take {length_b / 2**30:.1f} GiB, and a message at most {MAX_BYTES / 2**30:.1f}; take a smaller "
+            f"model, or {instead}"
+        )
+
+
 def _encode_section(section: Section) -> bytes:
     array = section.array
     if array.dtype.name not in DTYPES:

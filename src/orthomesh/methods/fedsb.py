@@ -23,6 +23,7 @@ from ..adapters.lowrank import Layout, Shape, matrices_a, matrices_w
 from ..adapters.projection import projection
 from ..config import STRICT
 from ..exchange.directions import leading
+from ..exchange.payload import check_length
 from ..models.settings import TrainSettings
 from ..rng import key, stream
 from ..topology.overlay import Topology
@@ -145,29 +146,37 @@ def rate_of_start(c: FedSb, train: TrainSettings, t: Round) -> float:
     return train.learning_rate / max(1.0, c.warmup * train.steps * t.total)
 
 
-def check_rounds(c: FedSb, rounds: int) -> None:
-    """Whether a run has rounds enough.
+def check_start(c: FedSb, rounds: int, layout: Layout) -> None:
+    """Whether a start from gradients is possible.
+
+    Args:
+        c: settings.
+        rounds: of the run.
+        layout: of the adapted matrices, whose gradients travel whole in 16 bit.
 
     Raises:
-        ValueError: a start from gradients in a run of one round, which it would take.
+        ValueError: a start from gradients in a run of one round, which it would take, or of more than a message holds.
     """
     if c.start == "gradients" and rounds == 1:
         raise ValueError(
             "a start from gradients takes the first round, so rounds must be 2 at least; or set start: seed"
         )
+    if c.start == "gradients":
+        length_b = 2 * sum(s.out_features * s.in_features for s in layout.shapes)
+        check_length(length_b, "gradients of whole matrices in 16 bit", "start: seed")
 
 
 def fit(device: DeviceState, t: Round, c: FedSb, train: TrainSettings, setup: Setup) -> tuple[DeviceState, Learnt]:
     """Train R on the device's own data; the optimiser starts afresh every round.
 
     Raises:
-        ValueError: a start from gradients in a run of one round, which it would take.
+        ValueError: as of `check_start`.
     """
     from ..models.base import load_base
     from ..models.inner import fit_inner
 
     base, own = load_base(setup.model), device.own
-    check_rounds(c, t.total)
+    check_start(c, t.total, base.layout)
     if "R" not in own and c.start == "gradients":
         own = {**own, **_step(device, c, setup)}
         own |= started(matrices_w(own["gradient"], base.layout), rate_of_start(c, train, t), *_size(setup))

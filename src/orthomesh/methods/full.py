@@ -1,7 +1,7 @@
 """Full-parameter fine-tuning by gossip (the paper's FPFT): every weight of the base is trained, sent and averaged.
 
 What travels is how far each weight has moved, in 16 bit: 2 bytes a weight in every message. A frame holds at most 4
-GiB, so that a model of more than 2.1 billion weights cannot be sent at all.
+GiB, so that a model of more than 2.1 billion weights is refused.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from ..config import STRICT
+from ..exchange.payload import check_length
 from ..models.settings import TrainSettings
 from ..rng import stream
 from ..topology.overlay import Topology
@@ -43,11 +44,14 @@ class Full:
         """Gossip of one vector, the change of all weights.
 
         Raises:
-            ValueError: a model whose changes of all devices do not fit into memory.
+            ValueError: a model whose weights do not fit into a message, or whose changes of all devices not into
+                memory.
         """
         from ..models.size import size_of  # late: the command line reads this file for its settings
 
-        check_memory(size_of(setup.model).parameters, setup.num_devices)
+        count = size_of(setup.model).parameters
+        check_length(2 * count, "full-parameter fine-tuning: all weights in 16 bit")
+        check_memory(count, setup.num_devices)
         c = GossipLora(topology=self.topology, num_neighbours=self.num_neighbours)
         train = replace(setup.train, learning_rate=self.learning_rate or RATE * setup.train.learning_rate)
         return replace(

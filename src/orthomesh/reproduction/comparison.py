@@ -23,6 +23,7 @@ from . import forgetting, plots
 from .outcome import Said, draw, few, fewer, frontiers, put, verdicts, write_forgetting
 from .record import Line, against_ours, directories, frontier, lines, points, short_of_seeds
 from .rows import OURS, Row
+from .runs import computed_on
 from .tables import FIELDS, latex, number, p_value
 
 NEAR = 0.99
@@ -219,7 +220,7 @@ def write(
     drawn |= forgetting.figure(kept)
     before = write_forgetting(kept, out, paths)
     notes = draw(drawn, out, paths)
-    notes += fewer(short)
+    notes += [*fewer(short), *computed_on(runs)]
     note = (
         "at our bytes: the last examined round with no more sent than ours in the whole run; on the way few are asked"
     )

@@ -17,6 +17,7 @@ from . import plots, tables
 from .outcome import Said, draw, few, fewer, put, write_csv
 from .record import Line, against_ours, lines, short_of_seeds
 from .rows import Row
+from .runs import computed_on
 
 FIELDS = ("method", "label", "devices", "accuracy_%", "half_width", "seeds", "ours - it", "+-", "p_t", "p_wilcoxon")
 
@@ -79,6 +80,7 @@ def figure4(rows: Sequence[Row], runs: Mapping[Path, Experiment], out: Path) -> 
         "is the text's Figure 4",
         *few(seeds),
         *fewer([f"{label} ({one.devices} devices)" for one in found for label in one.short]),
+        *computed_on(runs),
         *draw({"fig4": plots.curves(axes, curves)}, out, paths),
     ]
     return [_table("accuracy, %", names, averages), *(f"note: {n}" for n in notes), *paths]

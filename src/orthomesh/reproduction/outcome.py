@@ -17,7 +17,7 @@ from .breakdown import CAUSES, MEAN, STAGES, Loss, as_markdown, as_table, losses
 from .printed import remarks
 from .record import Line, Point, against_ours, directories, frontier, lines, short_of_seeds, unread
 from .rows import OURS, Row
-from .runs import broken_down
+from .runs import broken_down, computed_on
 
 Said = list[str | Path | Table]
 
@@ -65,7 +65,7 @@ def write(what: str, rows: Sequence[Row], runs: Mapping[Path, Experiment], out: 
         drawn, said = drawn | broken | forgetting.figure(kept), [*said, *lost]
     notes, nothing = draw(drawn, out, paths), unread(rows, list(runs))
     expected = verdicts(found) if what == "table1" else []  # of methods that exchange
-    told = (*expected, *nothing, *remarks(what), *few(seeds), *fewer(short), *notes)
+    told = (*expected, *nothing, *remarks(what), *few(seeds), *fewer(short), *computed_on(runs), *notes)
     said += [f"note: {one}" for one in told]
     return [*said, *paths]
 

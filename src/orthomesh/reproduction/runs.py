@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +23,9 @@ from .scales import at_count, at_seed
 Runs = Mapping[Path, Experiment]
 ANYWHERE = ("workers", "engine", "ray_address")
 """Settings that say where a run is computed and change nothing of its result."""
+ROUNDED = ("model.device",)
+"""Settings that change its last bits: finished runs that differ in them belong together, an unfinished one does not go
+on with another."""
 
 
 def runs_of(x: Experiment, out: Path, seeds: int, counts: tuple[int, ...] = ()) -> dict[Path, Experiment]:
@@ -67,6 +70,8 @@ def claimed(directory: Path) -> Iterator[bool]:
 def begin(directory: Path, x: Experiment) -> bool:
     """Make a run's directory, or see that it holds the same run.
 
+    Where it is finished, what it was computed on may be another.
+
     Returns:
         Whether the run is finished already.
 
@@ -75,13 +80,14 @@ def begin(directory: Path, x: Experiment) -> bool:
     """
     config = directory / "config.yaml"
     if config.is_file():
-        changed = _differences(plain(of_run(directory)), plain(x))
+        finished = (directory / "summary.json").is_file()
+        changed = _differences(plain(of_run(directory)), plain(x), (*ANYWHERE, *(ROUNDED if finished else ())))
         if changed:
             raise ValueError(
                 f"{directory} holds a run with other settings ({changed}); give the same ones to go on with it, or "
                 "another --out"
             )
-        return (directory / "summary.json").is_file()
+        return finished
     if directory.exists() and any(directory.iterdir()):
         raise ValueError(f"{directory} holds something else than a run; choose another --out")
     directory.mkdir(parents=True, exist_ok=True)
@@ -99,15 +105,29 @@ def there(runs: Runs) -> dict[Path, Experiment]:
     return {d: x for d, x in runs.items() if (d / "config.yaml").is_file() and begin(d, x)}
 
 
-def _differences(there: Mapping[str, object], asked: Mapping[str, object], above: str = "") -> str:
-    """The first few keys that differ, by dotted name."""
+def computed_on(runs: Runs) -> list[str]:
+    """A sentence where finished runs were not all computed on one kind of device; the most common is not listed."""
+    kinds: dict[str, list[str]] = {}
+    for directory, x in runs.items():
+        kinds.setdefault(of_run(directory).model.device, []).append(f"{next(iter(x.methods))} (seed {x.seed})")
+    if len(kinds) < 2:
+        return []
+    most, *others = sorted(kinds, key=lambda kind: -len(kinds[kind]))
+    told = "; ".join(f"on {kind} {', '.join(kinds[kind])}" for kind in others)
+    return [f"computed on {most}, but {told}: sums are rounded in another order there"]
+
+
+def _differences(
+    there: Mapping[str, object], asked: Mapping[str, object], aside: Sequence[str], above: str = ""
+) -> str:
+    """The first few keys that differ, by dotted name, but for those aside."""
     found: list[str] = []
     for name in dict.fromkeys([*there, *asked]):
-        if not above and name in ANYWHERE:
+        if f"{above}{name}" in aside:
             continue
         a, b = there.get(name), asked.get(name)
         if isinstance(a, Mapping) and isinstance(b, Mapping):
-            inner = _differences(a, b, f"{above}{name}.")
+            inner = _differences(a, b, aside, f"{above}{name}.")
             found += [inner] if inner else []
         elif a != b:
             found.append(f"{above}{name}")
