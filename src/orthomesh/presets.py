@@ -23,6 +23,8 @@ from .tasks.settings import TaskSettings
 from .wireless.channel import Channel
 from .wireless.link import Radio
 
+LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""The same reader in C, a tenth of the time, where PyYAML was built with it."""
 FORMER: Mapping[str, Mapping[str, object]] = {
     "fair": {"similarity": "ridge"},
     "fedsb": {"start": "seed"},
@@ -159,7 +161,7 @@ def read_yaml(file: Path) -> dict[Any, Any]:
 
 def _parse_yaml(text: str, where: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, Loader=LOADER)
     except yaml.YAMLError as error:
         raise ValueError(f"{where} is not YAML: {' '.join(str(error).split())}") from None
 
