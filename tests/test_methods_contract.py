@@ -86,7 +86,7 @@ class Watch:
     method: Method
     states: list[dict[int, DeviceState]] = field(default_factory=list)
     infos: list[RoundInfo] = field(default_factory=list)
-    fitted: dict[int, tuple[DeviceState, Learnt]] = field(default_factory=dict)  # in the first round
+    fitted: dict[tuple[int, int], tuple[DeviceState, Learnt]] = field(default_factory=dict)  # by round and device
     described: list[dict[int, Facts]] = field(default_factory=list)
     talked: Counter[tuple[int, int]] = field(default_factory=Counter)  # bytes by (round, device)
     planned: list[tuple[Mapping[int, Facts], Round, Plan]] = field(default_factory=list)
@@ -103,7 +103,7 @@ class Watch:
             before = digest({device.id: device})
             out = m.fit(device, t)
             self.changed += ["fit"] if digest({device.id: device}) != before else []
-            self.fitted.setdefault(device.id, out)
+            self.fitted[t.index, device.id] = out
             return out
 
         def describe(device: DeviceState, t: Round) -> Facts:
@@ -213,10 +213,10 @@ def test_states_and_losses_are_finite(watch: Watch) -> None:
 def test_a_second_run_interrupted_by_a_checkpoint_is_bitwise_the_same(
     watch: Watch, setup: Setup, tmp_path: Path
 ) -> None:
-    """In the first round one device trains again, in the second all do."""
+    """In each round one device trains again; the others start from the same states, which digests say."""
 
     def fit(device: DeviceState, t: Round) -> tuple[DeviceState, Learnt]:
-        return watch.method.fit(device, t) if t.index or device.id == 1 else watch.fitted[device.id]
+        return watch.method.fit(device, t) if device.id == 1 + t.index else watch.fitted[t.index, device.id]
 
     again = replace(watch.method, fit=fit)
     first = next(run(setup, again, simulated(setup)))
@@ -233,7 +233,7 @@ def test_a_second_run_interrupted_by_a_checkpoint_is_bitwise_the_same(
 def test_under_another_seed_a_device_learns_something_else(label: str, watch: Watch, setup: Setup) -> None:
     other = SETTINGS[label].build(replace(setup, seed=1))
     device, _ = other.fit(other.init(1), Round(1, 0, ROUNDS))
-    assert digest({1: device}) != digest({1: watch.fitted[1][0]})
+    assert digest({1: device}) != digest({1: watch.fitted[0, 1][0]})
 
 
 def test_the_base_model_stays_as_it_was_loaded(watch: Watch) -> None:
@@ -349,7 +349,8 @@ def test_a_bank_fits_the_model(watch: Watch, setup: Setup) -> None:
 def test_as_trained_a_device_answers_with_what_it_has_trained(label: str, watch: Watch, setup: Setup) -> None:
     """Nobody else's expert, and what others have sent before makes no difference."""
     bank, size = as_trained(SETTINGS[label], watch.method, setup), load_base(setup.model).layout
-    for k, (device, _) in watch.fitted.items():
+    for k in range(DEVICES):
+        device, _ = watch.fitted[0, k]
         (expert,) = bank(device).experts
         assert expert.owner == k
         assert expert.weights is not None or (expert.A.size, expert.B.size) == (size.num_projection, size.num_expansion)

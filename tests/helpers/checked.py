@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import is_dataclass
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any, get_type_hints
 
 import jaxtyping
@@ -17,6 +17,8 @@ from beartype import BeartypeConf, beartype
 
 CONF = BeartypeConf(is_pep484_tower=True)  # as the type checker has it, an int will do for a float
 _sizes = jaxtyping.jaxtyped
+_MADE: dict[CodeType, tuple[FunctionType, bool]] = {}
+"""What was made of a function's code: an inner function is defined anew with every call of the outer one."""
 
 
 def install(package: str) -> None:
@@ -54,13 +56,27 @@ def _checked(thing: Any) -> Any:
 
 def _made(function: FunctionType) -> tuple[Callable[..., Any], bool]:
     """The function with its arguments and its result checked, and whether some of them have shapes."""
+    if (known := _MADE.get(function.__code__)) is not None:
+        return _around(known[0], function), known[1]
     hints = {name: _hint(hint, function.__globals__) for name, hint in function.__annotations__.items()}
     copy = FunctionType(
         function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
     )
     copy.__kwdefaults__, copy.__annotations__ = function.__kwdefaults__, hints
     copy.__module__, copy.__qualname__ = function.__module__, function.__qualname__
-    return beartype(conf=CONF)(copy), any("jaxtyping" in repr(hint) for hint in hints.values())
+    made = beartype(conf=CONF)(copy), any("jaxtyping" in repr(hint) for hint in hints.values())
+    _MADE[function.__code__] = made
+    return made
+
+
+def _around(checker: FunctionType, function: FunctionType) -> FunctionType:
+    """The same checks around another function of the same code; one without any checks is itself."""
+    if "__beartype_func" not in (checker.__kwdefaults__ or {}):
+        return function
+    other = FunctionType(checker.__code__, checker.__globals__, checker.__name__, None, checker.__closure__)
+    other.__kwdefaults__ = {**checker.__kwdefaults__, "__beartype_func": function}
+    other.__annotations__ = checker.__annotations__
+    return other
 
 
 def _hint(hint: Any, names: dict[str, Any]) -> Any:
