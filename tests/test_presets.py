@@ -163,6 +163,7 @@ def test_a_method_without_a_topology_says_why() -> None:
         (["rounds"], "--set rounds: write it as key=value"),
         (["=3"], "--set =3: write it as key=value"),
         (["rounds=[1"], "--set rounds is not YAML"),
+        (["name=\udcff"], "--set name is not YAML"),  # an argument that is no UTF-8
     ],
 )
 def test_a_mistake_is_told_with_its_place(overrides: list[str], said: str) -> None:

@@ -162,7 +162,7 @@ def read_yaml(file: Path) -> dict[Any, Any]:
 def _parse_yaml(text: str, where: str) -> Any:
     try:
         return yaml.load(text, Loader=LOADER)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeEncodeError) as error:  # the latter of what is no text, from the reader in C
         raise ValueError(f"{where} is not YAML: {' '.join(str(error).split())}") from None
 
 

@@ -17,8 +17,9 @@ from beartype import BeartypeConf, beartype
 
 CONF = BeartypeConf(is_pep484_tower=True)  # as the type checker has it, an int will do for a float
 _sizes = jaxtyping.jaxtyped
-_MADE: dict[CodeType, tuple[FunctionType, bool]] = {}
-"""What was made of a function's code: an inner function is defined anew with every call of the outer one."""
+_MADE: dict[tuple[str, str, CodeType], tuple[FunctionType, bool]] = {}
+"""What was made of a function, by module, name and code: an inner function is defined anew with every call of the outer
+one, and dataclasses of the same fields have the same code, whatever their types."""
 
 
 def install(package: str) -> None:
@@ -56,7 +57,8 @@ def _checked(thing: Any) -> Any:
 
 def _made(function: FunctionType) -> tuple[Callable[..., Any], bool]:
     """The function with its arguments and its result checked, and whether some of them have shapes."""
-    if (known := _MADE.get(function.__code__)) is not None:
+    name = (function.__module__, function.__qualname__, function.__code__)
+    if (known := _MADE.get(name)) is not None:
         return _around(known[0], function), known[1]
     hints = {name: _hint(hint, function.__globals__) for name, hint in function.__annotations__.items()}
     copy = FunctionType(
@@ -65,7 +67,7 @@ def _made(function: FunctionType) -> tuple[Callable[..., Any], bool]:
     copy.__kwdefaults__, copy.__annotations__ = function.__kwdefaults__, hints
     copy.__module__, copy.__qualname__ = function.__module__, function.__qualname__
     made = beartype(conf=CONF)(copy), any("jaxtyping" in repr(hint) for hint in hints.values())
-    _MADE[function.__code__] = made
+    _MADE[name] = made
     return made
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import checked
@@ -29,6 +30,23 @@ def test_every_inner_function_is_checked_and_is_its_own() -> None:
             function("x")
         with pytest.raises(BeartypeCallHintViolation):
             function(1, z=3)
+
+
+def test_code_that_two_dataclasses_have_in_common_is_checked_as_each_has_it() -> None:
+    @dataclass
+    class Whole:
+        x: int
+
+    @dataclass
+    class Word:
+        x: str
+
+    assert Whole.__init__.__code__ == Word.__init__.__code__
+    whole, word = checked._checked(Whole), checked._checked(Word)
+    assert (whole(x=1).x, word(x="a").x) == (1, "a")
+    for made, wrong in ((whole, "a"), (word, 1)):
+        with pytest.raises(BeartypeCallHintViolation):
+            made(x=wrong)
 
 
 def test_a_function_without_annotations_is_left_alone() -> None:
