@@ -274,6 +274,16 @@ def test_a_check_finds_a_method_that_has_too_few_rounds() -> None:
     check(replace(one, methods={"mine": FedSb(start="seed")}))  # which says nothing against it
 
 
+def test_a_message_no_frame_holds_is_found_before_a_weight_is_looked_for(tmp_path: Path) -> None:
+    """One block of 2**15 by 2**15 matrices: seven of 2 GiB in 16 bit, of a directory without weights."""
+    sizes = {"hidden_size": 2**15, "intermediate_size": 2**15, "num_attention_heads": 8, "num_hidden_layers": 1}
+    config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 64, **sizes}
+    (tmp_path / "config.json").write_text(json.dumps({**config, "num_key_value_heads": 8}))
+    x = replace(ALL, model=replace(ALL.model, source=str(tmp_path)), methods={"mine": FedSb()})
+    with pytest.raises(ValueError, match=r"methods\.mine: gradients of whole matrices in 16 bit take 14\.0 GiB"):
+        check(x)
+
+
 def test_a_check_reads_a_link_trace_to_the_last_round(tmp_path: Path) -> None:
     trace = tmp_path / "links.csv"
     pairs = [(i, j) for i in range(3) for j in range(3) if i != j]

@@ -163,6 +163,7 @@ def test_a_method_without_a_topology_says_why() -> None:
         (["rounds"], "--set rounds: write it as key=value"),
         (["=3"], "--set =3: write it as key=value"),
         (["rounds=[1"], "--set rounds is not YAML"),
+        (["train={steps: 3, steps: 4}"], "--set train: steps stands twice, in lines 1 and 1"),
         (["name=\udcff"], "--set name is not YAML"),  # an argument that is no UTF-8
     ],
 )
@@ -200,6 +201,10 @@ def test_an_unknown_preset_is_told_the_nearest() -> None:
         ("", "settings are a mapping of keys to values, got NoneType"),
         ("just words", "settings are a mapping of keys to values, got str"),
         ("a: [1\n", r"run\.yaml is not YAML"),
+        ("a: 1\nb: 2\na: 1\n", r"run\.yaml: a stands twice, in lines 1 and 3; keep one"),
+        ("train:\n  steps: 3\n  'steps': 4\n", r"run\.yaml: train\.steps stands twice, in lines 2 and 3"),
+        ("a: [1, {b: 2, c: {d: 1, d: 2}}]\n", r"run\.yaml: a\[1\]\.c\.d stands twice, in lines 1 and 1"),
+        ("a: &a {b: 1, b: 2}\nc: *a\n", r"run\.yaml: a\.b stands twice"),
     ],
 )
 def test_a_file_that_holds_no_settings(text: str, said: str, write: Any) -> None:

@@ -271,20 +271,21 @@ def check(x: Experiment) -> list[str]:
     if x.engine != "ray" and x.ray_address is not None:
         raise ValueError(f"ray_address: {x.ray_address} is of use with engine: ray only")
     from .models.base import load_base  # late: the command line reads this file for its settings
+    from .models.size import size_of
 
     if x.evaluate.scorer == "lm-eval" and importlib.util.find_spec("lm_eval") is None:
         raise ValueError("evaluate.scorer: lm-eval is not installed; pip install 'orthomesh[eval]', or take `own`")
     setup = x.setup()
     for index in range(x.rounds if x.channel.trace is not None else 0):
         traced_gains(x.channel, x.radio, index, setup.num_devices)
-    base = load_base(x.model)
     for label, method in x.methods.items():
         try:
-            method.build(setup)
             if isinstance(method, FedSb):
-                check_start(method, x.rounds, base.layout)
+                check_start(method, x.rounds, size_of(x.model).adapted)
+            method.build(setup)
         except ValueError as error:
             raise ValueError(f"methods.{label}: {error}") from None
+    load_base(x.model)
     notes = []
     for k, task in enumerate(setup.assignment):
         cut = sum(row.cut for row in device_rows(setup, k))

@@ -161,9 +161,32 @@ def read_yaml(file: Path) -> dict[Any, Any]:
 
 def _parse_yaml(text: str, where: str) -> Any:
     try:
-        return yaml.load(text, Loader=LOADER)
+        loader = LOADER(text)
+        node = loader.get_single_node()
+        if (twice := _twice(node, "", set())) is not None:
+            raise ValueError(f"{where}: {twice}")
+        return None if node is None else loader.construct_document(node)
     except (yaml.YAMLError, UnicodeEncodeError) as error:  # the latter of what is no text, from the reader in C
         raise ValueError(f"{where} is not YAML: {' '.join(str(error).split())}") from None
+
+
+def _twice(node: Any, above: str, seen: set[int]) -> str | None:
+    """Which key is given twice at one level, as a sentence: YAML forbids it, its reader takes the last in silence."""
+    if id(node) in seen or not isinstance(node, yaml.CollectionNode):  # an alias is the node it stands for
+        return None
+    seen.add(id(node))
+    if isinstance(node, yaml.SequenceNode):
+        inside = [(f"{above}[{i}]", n) for i, n in enumerate(node.value)]
+    else:
+        inside = []
+        lines: dict[str, int] = {}
+        for k, n in node.value:
+            name, line = f"{above}.{k.value}".lstrip("."), k.start_mark.line + 1
+            if name in lines:
+                return f"{name} stands twice, in lines {lines[name]} and {line}; keep one"
+            lines[name] = line
+            inside.append((name, n))
+    return next((found for name, n in inside if (found := _twice(n, name, seen)) is not None), None)
 
 
 def _over(below: dict[Any, Any], above: Mapping[Any, Any]) -> dict[Any, Any]:

@@ -23,6 +23,7 @@ def test_the_embedded_model_is_as_large_as_said() -> None:
     base, size = load_base(settings), size_of(settings)
     assert size.parameters == base.num_parameters
     assert size.expansion == base.layout.num_expansion
+    assert size.adapted == sum(s.out_features * s.in_features for s in base.layout.shapes)
     assert size.context >= base.max_length
 
 
@@ -32,6 +33,7 @@ def test_qwen_on_paper(tmp_path: Path) -> None:
     size = size_of(ModelSettings(source=str(tmp_path), rank=32))
     assert size.parameters == 1_543_714_304
     assert size.expansion == 28 * 32 * (1536 + 2 * 256 + 1536 + 2 * 8960 + 1536)
+    assert size.adapted == 28 * 1536 * (2 * 1536 + 2 * 256 + 3 * 8960)
 
 
 def test_weights_that_do_not_fit_are_refused_with_the_estimate(tmp_path: Path) -> None:

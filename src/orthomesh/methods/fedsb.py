@@ -146,13 +146,13 @@ def rate_of_start(c: FedSb, train: TrainSettings, t: Round) -> float:
     return train.learning_rate / max(1.0, c.warmup * train.steps * t.total)
 
 
-def check_start(c: FedSb, rounds: int, layout: Layout) -> None:
+def check_start(c: FedSb, rounds: int, weights: int) -> None:
     """Whether a start from gradients is possible.
 
     Args:
         c: settings.
         rounds: of the run.
-        layout: of the adapted matrices, whose gradients travel whole in 16 bit.
+        weights: of all adapted matrices together, whose gradients travel whole in 16 bit.
 
     Raises:
         ValueError: a start from gradients in a run of one round, which it would take, or of more than a message holds.
@@ -162,8 +162,7 @@ def check_start(c: FedSb, rounds: int, layout: Layout) -> None:
             "a start from gradients takes the first round, so rounds must be 2 at least; or set start: seed"
         )
     if c.start == "gradients":
-        length_b = 2 * sum(s.out_features * s.in_features for s in layout.shapes)
-        check_length(length_b, "gradients of whole matrices in 16 bit", "start: seed")
+        check_length(2 * weights, "gradients of whole matrices in 16 bit", "start: seed")
 
 
 def fit(device: DeviceState, t: Round, c: FedSb, train: TrainSettings, setup: Setup) -> tuple[DeviceState, Learnt]:
@@ -176,7 +175,7 @@ def fit(device: DeviceState, t: Round, c: FedSb, train: TrainSettings, setup: Se
     from ..models.inner import fit_inner
 
     base, own = load_base(setup.model), device.own
-    check_start(c, t.total, base.layout)
+    check_start(c, t.total, sum(s.out_features * s.in_features for s in base.layout.shapes))
     if "R" not in own and c.start == "gradients":
         own = {**own, **_step(device, c, setup)}
         own |= started(matrices_w(own["gradient"], base.layout), rate_of_start(c, train, t), *_size(setup))

@@ -11,10 +11,11 @@ from .settings import ModelSettings
 
 
 class Size(NamedTuple):
-    """parameters: of the frozen model. layers, width: transformer blocks and hidden width. context: its own, tokens.
-    expansion, projection: entries of all B and of all A."""
+    """parameters: of the frozen model. adapted: those of the matrices that get adapters. layers, width: transformer
+    blocks and hidden width. context: its own, tokens. expansion, projection: entries of all B and of all A."""
 
     parameters: int
+    adapted: int
     layers: int
     width: int
     context: int
@@ -56,6 +57,7 @@ def size_of(settings: ModelSettings) -> Size:
         layers=int(getattr(config, "num_hidden_layers", 1)),
         width=int(getattr(config, "hidden_size", 1)),
         context=int(getattr(config, "max_position_embeddings", 256)),
+        adapted=sum(m.out_features * m.in_features for m in linear),
         expansion=settings.rank * sum(m.out_features for m in linear),
         projection=settings.rank * sum(m.in_features for m in linear),
     )
