@@ -9,7 +9,8 @@ rows to loss, in turn in one process:
   ours, plain  on a GPU only: the same without recorded passes
   ours, dense  the same as the first without a mask
   bound        forward pass, loss, and the gradients of all activations back to the outputs of the first adapted layers,
-               on the frozen base with empty slots: no adapter, no gradient of a weight, no optimiser
+               on the frozen base with empty slots: no adapter, no gradient of a weight, no optimiser; rows that are
+               uneven enough without padding, as ours
   recorded     on a GPU only: the bound as a recorded pass over one batch, what the GPU itself needs
 
 Steps: medians over the repeats and ratios of medians, of CPU time on a CPU, of wall time on a GPU. Memory: bytes of all
@@ -19,6 +20,7 @@ Activations: bytes autograd keeps for the backward pass, frozen weights aside.
 
     python -m benchmarks.step [--shape embedded nano qwen0.5b] [--model DIR] [--repeats 7]
     python -m benchmarks.step --shape 0.5b 1.5b --device cuda --dtype bfloat16 [--turn-s 3] [--batch 64]    # on a GPU
+    python -m benchmarks.step --uneven 0.3    # rows of all lengths from that share of the longest on, on a CPU
     python -m benchmarks.step --stacked 2 5 10 [--batch 24]    # devices in one forward pass against one after the other
 """
 
@@ -44,9 +46,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from orthomesh.adapters.projection import projection
+from orthomesh.models.attention import attending
 from orthomesh.models.base import Base, load_base
 from orthomesh.models.finetune import Factors, Job, fit
 from orthomesh.models.inject import Adapter
+from orthomesh.models.packing import ROWS, logits_where_scored, pack, packs
 from orthomesh.models.settings import TINY, ModelSettings, TrainSettings
 from orthomesh.models.stacked import fit_stacked
 from orthomesh.models.tokens import Row, collate, logits_before_targets
@@ -96,15 +100,22 @@ def prepare(shape: str, folder: Path, device: str, dtype: torch.dtype) -> str:
     return str(folder / shape)
 
 
-def random_rows(base: Base, length: int, scored: int) -> list[Row]:
-    """Rows of equal length; their last tokens are the target."""
-    ids = np.random.default_rng(0).integers(2, base.model.get_input_embeddings().num_embeddings, size=(64, length))
-    return [Row(tuple(row[:-scored]), tuple(row[-scored:]), (), False) for row in ids.tolist()]
+def random_rows(base: Base, length: int, scored: int, shortest: float = 1.0) -> list[Row]:
+    """Rows from a share of a length on, all as long unless told otherwise; their last tokens are the target."""
+    draw = np.random.default_rng(0)
+    ids = draw.integers(2, base.model.get_input_embeddings().num_embeddings, size=(64, length)).tolist()
+    lengths = draw.integers(max(scored + 1, round(shortest * length)), length + 1, size=64)
+    return [Row(tuple(row[-n:-scored]), tuple(row[-scored:]), (), False) for row, n in zip(ids, lengths, strict=True)]
 
 
-def loss_of(base: Base, rows: list[Row]) -> Tensor:
-    """Mean over the targets' tokens, as every loop has it."""
-    batch = collate(base, [(row.prompt, row.target) for row in rows])
+def loss_of(base: Base, rows: list[Row], apart: bool = False) -> Tensor:
+    """Mean over the targets' tokens, as every loop has it; `apart`: without padding where that is cheaper."""
+    pairs = [(row.prompt, row.target) for row in rows]
+    if apart and packs(base, pairs):
+        with attending(base.model, ROWS):
+            packed = pack(base, pairs)
+            return F.cross_entropy(logits_where_scored(base, packed).float(), packed.targets)
+    batch = collate(base, pairs)
     batch = batch._replace(**{name: getattr(batch, name).to(base.device) for name in ("ids", "positions", "targets")})
     logits = logits_before_targets(base, batch)
     return F.cross_entropy(logits.flatten(0, 1).float(), batch.targets.flatten())
@@ -165,7 +176,7 @@ def bound_side(base: Base, rows: list[Row], size: int) -> Turn:
         hooks = [slot.register_forward_hook(lambda *seen: seen[-1].requires_grad_()) for slot in base.slots.values()]
         losses = []
         for _ in range(steps):
-            loss = loss_of(base, drawn(rows, size, order))
+            loss = loss_of(base, drawn(rows, size, order), apart=True)
             loss.backward()
             losses.append(loss.item())
         for hook in hooks:
@@ -353,6 +364,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--turn-s", type=float, default=0.5, help="seconds a side trains before the next one does")
     parser.add_argument("--batch", type=int, help="rows a step, instead of the shape's")
+    parser.add_argument("--uneven", type=float, default=1.0, metavar="S", help="the shortest row, of the longest")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--threads", type=int, default=1)
@@ -368,8 +380,10 @@ def main() -> None:
             base = load_base(ModelSettings(source=source, rank=RANK, dtype=given.dtype))
             base.model.to(given.device)
             size, length, scored = BATCHES.get(shape, (8, 128, 16))
-            size, rows = given.batch or size, random_rows(base, length, scored)
-            print(f"{shape}: {size} rows of {length} tokens, {len(base.slots)} layers, r={RANK}, {base.dtype}")
+            size, rows = given.batch or size, random_rows(base, length, scored, given.uneven)
+            each = statistics.mean(len(row.prompt) + scored for row in rows)
+            work = f"{size} rows of {each:.0f} tokens, {length} at most, {len(base.slots)} layers"
+            print(f"{shape}: {work}, r={RANK}, {base.dtype}")
             if given.stacked:
                 for count in given.stacked:
                     stacked(base, size, rows, count, given.repeats, given.turn_s)

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..types import Learnt
 from .attention import attending, seen, sound
 from .base import Base
+from .packing import ROWS, Packed, logits_where_scored, pack, packs
 from .replay import COLUMNS, WIDTH, Stage, recording, replayed, shape_of
 from .tokens import Batch, Row, collate, logits_before_targets
 
@@ -41,8 +42,14 @@ def backward(base: Base, batches: Sequence[Sequence[Row]], num_parts: int, stage
     """
     counts = torch.tensor([sum(len(row.target) for row in rows) for rows in batches], device=base.device)
     total = torch.zeros(len(batches), device=base.device)
+    parts = np.array_split(np.arange(len(batches[0])), num_parts)
+    if len(batches) == 1 and packs(base, [(row.prompt, row.target) for row in batches[0]]):
+        with attending(base.model, ROWS):
+            for part in parts:
+                total += _packed(base, pack(base, [(batches[0][n].prompt, batches[0][n].target) for n in part]), counts)
+        return _finite(total.tolist())
     with attending(base.model, sound(base.model, base.device)):
-        for part in np.array_split(np.arange(len(batches[0])), num_parts):
+        for part in parts:
             pairs = [(rows[n].prompt, rows[n].target) for rows in batches for n in part]
             batch = collate(base, pairs, *((1, 1) if stage is None else (COLUMNS, WIDTH)))
             total += _pass(base, batch, counts) if stage is None else _staged(base, batch, counts, stage)
@@ -58,6 +65,14 @@ def _pass(base: Base, batch: Batch, counts: Tensor) -> Tensor:
     losses = each.view(counts.numel(), -1).sum(1) / counts
     losses.sum().backward()  # type: ignore[no-untyped-call]
     return losses.detach()
+
+
+def _packed(base: Base, packed: Packed, counts: Tensor) -> Tensor:
+    """The same of rows without padding, of one device. [1]"""
+    logits = logits_where_scored(base, packed).float()
+    loss = F.cross_entropy(logits, packed.targets, reduction="sum") / counts
+    loss.sum().backward()  # type: ignore[no-untyped-call]
+    return loss.detach()
 
 
 def _staged(base: Base, batch: Batch, counts: Tensor, stage: Stage) -> Tensor:
