@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orthomesh.experts.mixture import Mixture
-from orthomesh.models import loss
+from orthomesh.models import loss, packing
 from orthomesh.models.base import Base, load_base
 from orthomesh.models.inject import holding
 from orthomesh.models.loss import backward
-from orthomesh.models.packing import WORTH, pack, packs
+from orthomesh.models.packing import WORTH, about_as_long, pack, packs
 from orthomesh.models.settings import ModelSettings
 from orthomesh.models.tokens import Row
 from orthomesh.types import Array
@@ -69,6 +69,20 @@ def test_rows_are_packed_where_padding_costs_more(small: Base) -> None:
     assert not packs(small, [even, even])
     assert packs(small, [even, ((1,) * (5 + short), (2,) * 2)])
     assert not packs(small, [even, ((1,) * (5 + short - 1), (2,) * 2)])
+
+
+def test_rows_are_read_among_those_about_as_long(small: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prompts of 1, 2, 2 and 9 tokens: one of 2 pads that of 1 by one token, 9 would pad the others by 22."""
+    rows = rows_of([(2, 1), (9, 1), (1, 1), (2, 3), (5, 1)], 8)
+    block = 12 * small.model.config.hidden_size**2
+    monkeypatch.setattr(packing, "PASS", 1.0 * block)  # a token of padding
+    assert list(about_as_long(small, rows, [0, 1, 2, 3], 9)) == [[2, 0, 3], [1]]
+    assert list(about_as_long(small, rows, [0, 1, 2, 3], 2)) == [[2, 0], [3], [1]]
+    monkeypatch.setattr(packing, "PASS", block - 1.0)
+    assert list(about_as_long(small, rows, [0, 1, 2, 3], 9)) == [[2], [0, 3], [1]]
+    monkeypatch.setattr(packing, "PASS", 1e12)
+    assert list(about_as_long(small, rows, range(5), 9)) == [[2, 0, 3, 4, 1]]
+    assert list(about_as_long(small, rows, [], 9)) == []
 
 
 # reference

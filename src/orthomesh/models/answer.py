@@ -22,6 +22,7 @@ from .cache import cache_of, cached
 from .finetune import adapters
 from .harness import Scored, score
 from .inject import holding
+from .packing import about_as_long
 from .reading import read_prompts, reading_points, widths
 from .tokens import Row, collate, logits_before_targets
 from .whole import wearing
@@ -331,8 +332,7 @@ def _score(base: Base, rows: Sequence[Row]) -> Array:
     """Verdicts on rows; those with a check are wrong until somebody has looked at them. [N]"""
     verdicts = np.zeros(len(rows), dtype=np.int8)
     free = [n for n, row in enumerate(rows) if not row.choices and row.check is None]
-    for group in _groups(len(free)):
-        picked = [free[n] for n in group]
+    for picked in about_as_long(base, rows, free, BATCH):
         batch = collate(base, [(rows[n].prompt, rows[n].target) for n in picked])
         largest, guess = logits_before_targets(base, batch).max(-1)  # that of no numbers is none
         right = ((guess == batch.targets) | (batch.targets < 0)).all(1)
@@ -340,8 +340,7 @@ def _score(base: Base, rows: Sequence[Row]) -> Array:
         verdicts[picked] = torch.where(known, right.long(), UNDECIDED).cpu().numpy()
     for num_choices in sorted({len(row.choices) for row in rows} - {0}):
         among = [n for n, row in enumerate(rows) if len(row.choices) == num_choices]
-        for group in _groups(len(among)):
-            picked = [among[n] for n in group]
+        for picked in about_as_long(base, rows, among, BATCH):
             likely = choice_likelihoods(base, [rows[n] for n in picked])
             verdicts[picked] = [_verdict(rows[n], likely[k]) for k, n in enumerate(picked)]
     return verdicts

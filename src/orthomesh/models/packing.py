@@ -1,4 +1,4 @@
-"""Rows of a batch one after the other, with no padding between them: uneven prompts cost what is written in them.
+"""What uneven prompts cost a CPU: rows of a batch one after the other without padding, or among those about as long.
 
 Prompts of one task are often half as long as the longest of their batch, and a model works on padding as on words.
 Every layer but attention looks at one token at a time, and does not mind whose row it is of; attention takes the rows
@@ -7,7 +7,7 @@ apart. On a GPU few shapes are worth more (`replay`), so this is for CPUs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -18,12 +18,16 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from ..experts.mixture import Mixture
 from .attention import windowed
 from .base import FAMILIES, LIKE_LLAMA, Base
+from .tokens import Row
 
 ROWS = "orthomesh_rows"
 """What transformers calls attention within rows."""
 WORTH = 1e6
 """Products of a token with a weight that padding must cost, a row and block, for taking rows apart to be cheaper; on a
 CPU (`python -m benchmarks.step --uneven 0.3`)."""
+
+PASS = 5e7
+"""Products of a token with a weight, in each block, that padding may cost before another pass is cheaper; on a CPU."""
 
 
 class Packed(NamedTuple):
@@ -35,6 +39,33 @@ class Packed(NamedTuple):
     lengths: tuple[int, ...]
     scored: Tensor
     targets: Tensor
+
+
+def block_weights(base: Base) -> int:
+    """About what a block of a model weighs, 12 h^2 for a width h: the products a token costs there."""
+    config: Any = base.model.config
+    return 12 * int(config.hidden_size) ** 2
+
+
+def about_as_long(base: Base, rows: Sequence[Row], picked: Sequence[int], most: int) -> Iterator[list[int]]:
+    """Groups of rows whose prompts are about as long, from the shortest on, for a padded pass each.
+
+    Args:
+        base: the model. On a CPU a group ends where padding would cost more than another pass does, `PASS`.
+        rows: to read.
+        picked: which of them.
+        most: rows a group holds at most.
+    """
+    weights = block_weights(base) if base.device.type == "cpu" else 0
+    group: list[int] = []
+    for n in sorted(picked, key=lambda n: len(rows[n].prompt)):
+        padding = sum(len(rows[n].prompt) - len(rows[m].prompt) for m in group)
+        if len(group) == most or weights * padding > PASS:
+            yield group
+            group = []
+        group.append(n)
+    if group:
+        yield group
 
 
 def packs(base: Base, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> bool:
@@ -57,7 +88,7 @@ def packs(base: Base, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> bo
         return False
     lengths = [len(p) + len(t) for p, t in rows]
     padding = len(rows) * max(lengths) - sum(lengths)
-    return 12 * int(config.hidden_size) ** 2 * padding >= WORTH * len(rows)
+    return block_weights(base) * padding >= WORTH * len(rows)
 
 
 def pack(base: Base, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Packed:
