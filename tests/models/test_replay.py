@@ -16,7 +16,7 @@ from orthomesh.models.penalty import Penalty
 from orthomesh.models.replay import COLUMNS, WIDTH, shape_of
 from orthomesh.models.settings import TrainSettings
 from orthomesh.models.tokens import Row, collate, logits_before_targets
-from orthomesh.models.whole import fit_whole
+from orthomesh.models.whole import fit_whole, wearing
 
 ROWS = [Row(tuple(range(3, 3 + n)), (7, 8, 9, 10)[: 1 + n % 4], (), False) for n in range(1, 40)]
 
@@ -64,6 +64,26 @@ def test_replayed_steps_train_what_plain_steps_train(small: Base, kind: str) -> 
     for factor in ("A", "B"):
         np.testing.assert_allclose(getattr(trained[True][0], factor), getattr(trained[False][0], factor), atol=2e-4)
     assert trained[True][1].last_loss == pytest.approx(trained[False][1].last_loss, rel=1e-3)
+    small.stages.clear()
+    small.model.to("cpu")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_passes_recorded_on_the_base_are_not_replayed_on_other_weights(small: Base) -> None:
+    """FLoRA, FedEx-LoRA and FedALT train on top of what is folded in, after a first round on the base itself."""
+    small.model.to("cuda")
+    start = Factors(A=projection(0, small.layout), B=np.zeros(small.layout.num_expansion, np.float32))
+    change = 0.02 * np.random.default_rng(3).standard_normal(small.num_parameters).astype(np.float32)
+    trained = {}
+    for replay in (True, False):
+        now, order = replace(start, train_projection=True), np.random.default_rng(1)
+        settings = TrainSettings(steps=6, batch_size=4, learning_rate=1e-3, replay=replay)
+        now, _ = fit(small, ROWS, now, settings, order)
+        with wearing(small, change):
+            now, learnt = fit(small, ROWS, now, settings, order)
+        trained[replay] = fit(small, ROWS, now, settings, order)[0], learnt
+    np.testing.assert_allclose(trained[True][0].B, trained[False][0].B, atol=2e-4)
+    assert trained[True][1].first_loss == pytest.approx(trained[False][1].first_loss, rel=1e-3)
     small.stages.clear()
     small.model.to("cpu")
 

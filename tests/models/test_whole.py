@@ -91,6 +91,15 @@ def test_a_model_that_wears_a_change_is_the_changed_model(small: Base, rows: lis
 # law
 
 
+def test_what_was_recorded_on_the_base_is_put_aside_meanwhile(small: Base) -> None:
+    small.stages["of the base"] = 1
+    with wearing(small, nothing(small)):
+        assert small.stages == {}
+        small.stages["of the worn"] = 2
+    assert small.stages.pop("of the base") == 1
+    assert small.stages == {}
+
+
 def test_a_second_round_goes_on_where_the_first_ended(small: Base, rows: list[Row]) -> None:
     """And further along the cosine: from half the rate on a step is shorter."""
     one = replace(TRAIN, steps=1, schedule="cosine")

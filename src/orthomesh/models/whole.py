@@ -91,6 +91,9 @@ def _stage(base: Base) -> Stage:
 def wearing(base: Base, change: Array) -> Iterator[None]:
     """The model with all its weights changed for the length of a block; afterwards it is the untouched base again.
 
+    A pass recorded on a GPU reads weights where they lay then. Those of the base are put aside meanwhile, those that
+    are recorded in the block go with it.
+
     Args:
         base: the shared model.
         change: what is added to its weights, flat. [P]
@@ -98,8 +101,15 @@ def wearing(base: Base, change: Array) -> Iterator[None]:
     Raises:
         ValueError: a change of another size.
     """
-    with _wearing(base, (_weights(base) + _fitting(base, change)).to(base.dtype), None):
-        yield
+    worn = (_weights(base) + _fitting(base, change)).to(base.dtype)
+    aside = dict(base.stages)
+    base.stages.clear()
+    try:
+        with _wearing(base, worn, None):
+            yield
+    finally:
+        base.stages.clear()
+        base.stages.update(aside)
 
 
 def change_of(base: Base, updates: Sequence[Array]) -> Array:
