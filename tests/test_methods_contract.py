@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from orthomesh.checkpoint import digest, load_devices, save_devices
 from orthomesh.engines.inprocess import InProcess
@@ -228,6 +229,17 @@ def test_a_second_run_interrupted_by_a_checkpoint_is_bitwise_the_same(
     last = list(run(setup, again, simulated(setup), loaded, done))[-1]
     assert digest(last) == digest(watch.states[-1])
     assert digest(watch.states[0]) != digest(watch.states[1])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_on_a_gpu_devices_begin_a_second_round_where_they_do_on_a_cpu(label: str, watch: Watch, setup: Setup) -> None:
+    there = SETTINGS[label].build(replace(setup, model=replace(setup.model, device="cuda")))
+    engine = InProcess(DEVICES)
+    devices: States = {k: there.init(k) for k in engine.hosted}
+    for index in range(ROUNDS):
+        devices, info = run_round(Round(0, index, ROUNDS), devices, there, simulated(setup), engine)
+        for k, learnt in info.learnt.items():
+            assert learnt.first_loss == pytest.approx(watch.infos[index].learnt[k].first_loss, rel=0.02)
 
 
 def test_under_another_seed_a_device_learns_something_else(label: str, watch: Watch, setup: Setup) -> None:
