@@ -153,6 +153,7 @@ def test_rows_do_not_see_each_other(small: Base, lengths: list[tuple[int, int]],
 def test_what_cannot_be_packed_is_padded(small: Base, monkeypatch: pytest.MonkeyPatch) -> None:
     uneven: list[Pair] = [((1,) * 2, (2,) * 2), ((1,) * 250, (2,) * 2)]
     assert packs(small, uneven)
+    assert not packs(small, [*uneven, ((), (2,))])
     name, slot = next(iter(small.slots.items()))
     plain = Mixture(torch.zeros(2, slot.base.in_features), torch.zeros(slot.base.out_features, 2), None, 1)
     with holding(small.slots, {name: plain}):

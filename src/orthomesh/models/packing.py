@@ -74,7 +74,8 @@ def packs(base: Base, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> bo
     .. math::  12 h^2 \sum_n (T_{\max} - T_n) \ge N \cdot \text{WORTH}
 
     where h is the model's width and 12 h^2 about what a block weighs; on a CPU, of a model whose attention torch
-    computes (`sdpa`) without windows, where nobody counts what padding chooses (`Mixture.counts`).
+    computes (`sdpa`) without windows, where no prompt is empty and nobody counts what padding chooses
+    (`Mixture.counts`).
 
     Args:
         base: the model, with whatever is trained in place.
@@ -83,6 +84,8 @@ def packs(base: Base, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> bo
     config: Any = base.model.config
     counted = any(isinstance(s.held, Mixture) and s.held.counts is not None for s in base.slots.values())
     if base.device.type != "cpu" or counted or windowed(config):
+        return False
+    if not all(prompt for prompt, _ in rows):  # its first target is said by padding, here by the row before
         return False
     if config._attn_implementation != "sdpa" or config.model_type not in {*FAMILIES, *LIKE_LLAMA}:
         return False
