@@ -18,7 +18,7 @@ from orthomesh.methods.full import Full
 from orthomesh.methods.gossip_lora import GossipLora
 from orthomesh.methods.merged import Merged
 from orthomesh.reproduction.comparison import compared, over_budget
-from orthomesh.reproduction.equal import at_our_bytes, with_less
+from orthomesh.reproduction.equal import Equal, at_our_bytes, nearer, with_less
 from orthomesh.reproduction.record import points
 from orthomesh.reproduction.rows import chosen
 from orthomesh.reproduction.runs import begin
@@ -86,6 +86,24 @@ def test_a_run_at_our_bytes_keeps_to_them(done: Done, tmp_path: Path) -> None:
     rows = chosen("methods", ["gossip", "orthomesh"])
     assert over_budget(compared(rows, {d: made.runs[d] for d in (place, done.out / "orthomesh" / "seed0")})) == []
     assert over_budget(compared(rows, done.runs)) == ["LoRA, gossip"]  # as it was
+
+
+def test_what_sends_more_all_the_same_is_put_at_less_again(done: Done, tmp_path: Path) -> None:
+    (place,) = (d for d in done.runs if d.parent.name == "gossip")
+    (ours,) = (d for d in done.runs if d.parent.name == "orthomesh")
+    sent = {d: max(p[0] for p in points(Journal(d), d.parent.name).values()) for d in (place, ours)}
+    unrun = tmp_path / "paper" / "seed0"
+    runs = {d: done.runs[d] for d in (place, ours)} | {unrun: replace(X, methods={"paper": GossipLora()})}
+
+    made = Equal(budget_b=sent[place], runs=runs, says={"gossip": "r = 1"}, left=())
+    assert nearer(made, tmp_path) == made  # who sends the budget, or has not run yet, stays
+
+    closer = nearer(replace(made, budget_b=sent[place] * 0.6), tmp_path)
+    assert set(closer.runs) == {tmp_path / "gossip-r9-2" / "seed0", ours, unrun}  # 0.6 of 16 ranks
+    assert closer.says == {"gossip": "r = 9"}
+
+    tiny = nearer(replace(made, budget_b=sent[place] / 16 / 2 / 2, runs={place: runs[place]}), tmp_path)
+    assert (tiny.runs, tiny.left) == ({}, ("gossip",))  # half of one rank once
 
 
 # edge

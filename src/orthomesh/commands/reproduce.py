@@ -15,6 +15,7 @@ from .speech import say, sentences
 
 if TYPE_CHECKING:
     from ..experiment import Experiment
+    from ..reproduction.equal import Equal
     from ..reproduction.rows import Row
     from ..reproduction.scales import Scale
 
@@ -170,23 +171,38 @@ def _equal(
 ) -> list[Any]:
     """All methods at our bytes, which finished runs of `methods` say."""
     from ..reproduction import comparison
-    from ..reproduction.equal import at_our_bytes
     from ..reproduction.runs import there
 
     if asked.place == asked.runs:
         raise ValueError(f"--out: {asked.place} has the runs of methods; those at our bytes go elsewhere")
     if not finished:
         raise ValueError(f"--runs: {asked.runs} has no finished runs of `reproduce methods` with these settings")
-    made = at_our_bytes(finished, asked.place)
-    new = {d: x for d, x in made.runs.items() if d not in finished}
-    if new and not way.finished:
-        whole = replace(next(iter(new.values())), methods={k: m for x in new.values() for k, m in x.methods.items()})
-        if not _carry_out(new, whole, console, way):
-            return []
+    made = _at_our_bytes(asked.place, finished, console, way)
+    if made is None:
+        return []
     titles = [r.title for r in rows if r.label in made.left]
     short = f"note: left out, one exchange alone is more than ours sends in all: {', '.join(titles)}"
     told = comparison.write(made.rows(rows), there(made.runs), asked.place, "our bytes")
     return [*told, *([short] if titles else [])]
+
+
+def _at_our_bytes(place: Path, finished: dict[Path, Experiment], console: Console, way: Way) -> Equal | None:
+    """Run all with less until none sends more than ours, or take what is finished; None with nothing to show yet."""
+    from ..reproduction.equal import at_our_bytes, nearer
+    from ..reproduction.runs import there
+
+    made = at_our_bytes(finished, place)
+    while True:
+        new = {d: x for d, x in made.runs.items() if d not in finished}
+        if new and not way.finished:
+            methods = {k: m for x in new.values() for k, m in x.methods.items()}
+            if not _carry_out(new, replace(next(iter(new.values())), methods=methods), console, way):
+                return None
+        closer = nearer(made, place)
+        added = {d: x for d, x in closer.runs.items() if d not in made.runs}
+        if closer.runs == made.runs or (way.finished and len(there(added)) < len(added)):
+            return made  # what sent too much is shown, and named, until what is nearer has been run
+        made = closer
 
 
 def _numbers(text: str) -> tuple[int, ...]:

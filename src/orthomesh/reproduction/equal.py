@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,16 +17,19 @@ from ..methods.full import Full
 from ..methods.merged import Merged
 from .record import points
 from .rows import OURS, Row
+from .runs import there
 
 
 @dataclass(frozen=True, kw_only=True)
 class Equal:
     """How all methods are put at our bytes.
 
+    budget_b: what ours sent in a run, in the mean over seeds.
     runs: by directory, of one method and seed each; those of methods that sent no more anyway are where they were.
     says: what was taken from a method, by label. left: labels of those of which nothing is small enough.
     """
 
+    budget_b: float
     runs: Mapping[Path, Experiment]
     says: Mapping[str, str]
     left: tuple[str, ...]
@@ -39,7 +42,7 @@ class Equal:
 
 
 def at_our_bytes(done: Mapping[Path, Experiment], out: Path) -> Equal:
-    """What to run so that every method sends no more than ours did, in the mean over seeds.
+    """What to run so that every method sends no more than ours did, in the mean over seeds and if ranks say how much.
 
     Args:
         done: finished runs at equal rank and rounds, of one method and seed each.
@@ -48,23 +51,48 @@ def at_our_bytes(done: Mapping[Path, Experiment], out: Path) -> Equal:
     Raises:
         ValueError: ours is not among them.
     """
+    sent = _sent_b(done)
+    if OURS not in sent:
+        raise ValueError(f"bytes are ours to say: there is no finished run of {OURS} to say how many they are")
+    start = Equal(budget_b=sent[OURS], runs=done, says={}, left=())
+    return _put_at_less(start, sent, lambda label, _: out / label)
+
+
+def nearer(made: Equal, out: Path) -> Equal:
+    """The same, with less again of those whose finished runs sent more than ours all the same.
+
+    What a method sends need not shrink with its ranks. The same runs come back where all keep to our bytes.
+
+    Args:
+        made: how they were put at our bytes before.
+        out: where the new runs go, in a directory for each number of ranks and rounds.
+    """
+    sent = _sent_b(there(made.runs))
+    return _put_at_less(made, sent, lambda label, less: out / f"{label}-r{less.model.rank}-{less.rounds}")
+
+
+def _sent_b(done: Mapping[Path, Experiment]) -> dict[str, float]:
+    """Bytes a device sent in a finished run, by label, means over seeds."""
     sent: dict[str, list[float]] = {}
     for directory, x in done.items():
         (label,) = x.methods
         sent.setdefault(label, []).append(max(p[0] for p in points(Journal(directory), label).values()))
-    if OURS not in sent:
-        raise ValueError(f"bytes are ours to say: there is no finished run of {OURS} to say how many they are")
-    budget, runs, says, left = float(np.mean(sent[OURS])), dict[Path, Experiment](), dict[str, str](), list[str]()
-    for directory, x in done.items():
+    return {label: float(np.mean(each)) for label, each in sent.items()}
+
+
+def _put_at_less(made: Equal, sent_b: Mapping[str, float], place: Callable[[str, Experiment], Path]) -> Equal:
+    """Those that sent more than the budget at their share of it; where what they run then goes, `place` says."""
+    runs, says, left = dict[Path, Experiment](), dict(made.says), list(made.left)
+    for directory, x in made.runs.items():
         (label,) = x.methods
-        share = budget / max(float(np.mean(sent[label])), 1.0)
+        share = made.budget_b / max(sent_b.get(label, 0.0), 1.0)
         if share >= 1:
             runs[directory] = x
         elif (less := with_less(x, share)) is not None:
-            runs[out / label / f"seed{x.seed}"], says[label] = less, _said(less, x)
+            runs[place(label, less) / f"seed{x.seed}"], says[label] = less, _said(less, x)
         elif label not in left:
             left.append(label)
-    return Equal(runs=runs, says=says, left=tuple(left))
+    return replace(made, runs=runs, says=says, left=tuple(left))
 
 
 def with_less(x: Experiment, share: float) -> Experiment | None:
