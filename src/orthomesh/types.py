@@ -105,8 +105,7 @@ class Forming(NamedTuple):
 
 
 class Formed(NamedTuple):
-    """What they have found. clusters: a partition of them. told: bytes each hosted device has said, by id; framing:
-    bytes that sockets would carry beside it."""
+    """A partition of them; bytes each hosted device has said, by id; bytes that sockets would carry beside it."""
 
     clusters: tuple[tuple[int, ...], ...]
     told: Mapping[int, int]
@@ -134,11 +133,12 @@ class Edge(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """Transfers that happen at the same time. Broadcast: one transmission per sender reaches all its receivers."""
+    """Transfers at the same time; broadcast reaches all receivers at once. clusters: if someone has left one."""
 
     name: str
     edges: tuple[Edge, ...]
     cast: Literal["broadcast", "unicast"] = "broadcast"
+    clusters: tuple[tuple[int, ...], ...] = ()
 
     @cached_property
     def outgoing(self) -> Mapping[int, Sequence[Edge]]:

@@ -127,6 +127,21 @@ def test_whoever_starts_afresh_is_no_longer_believed() -> None:
     assert get(zero.bank, "member/3").keys() == {"mask"}
 
 
+def test_who_has_left_a_cluster_is_forgotten_and_who_is_away_is_not() -> None:
+    """Of the cluster (0, 3, 4, 5) device 3 is in another one now, and 4 is not there this round."""
+    known = {f"member/{k}/mask": np.packbits([0, 0, 1, 1]) for k in (3, 4, 5)}
+    zero = replace(settled(0, [1, 1, 0, 0], [0, 3, 4, 5]), bank=known)
+    after = agree(zero, (), Phase(name="masks", edges=(), clusters=((0, 5), (3, 6))), T, C)
+    assert after.own["cluster"].tolist() == [0, 4, 5]
+    assert places(after.bank, "member") == (4, 5)
+    phase = Phase(
+        name="masks", edges=(Edge(0, 7, carries=(0, 5)), Edge(7, 0, carries=(7,))), clusters=((0, 5, 7), (3,))
+    )
+    joined, _ = deliver([zero, device(7, [1, 1, 9, 9])], phase)
+    assert joined.own["cluster"].tolist() == [0, 4, 5, 7]
+    assert places(joined.bank, "member") == (4, 5, 7)
+
+
 def test_the_first_of_a_group_bids_and_the_others_adopt() -> None:
     units = ((0, (0, 2)), (1, (1,)))
     edges = tuple(Edge(i, j, carries=unit) for i, unit in units for j in range(3) if j != i)

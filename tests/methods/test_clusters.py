@@ -18,6 +18,7 @@ from orthomesh.methods.clusters import (
     between,
     exchange_phases,
     formed,
+    has_parted,
     rates,
 )
 from orthomesh.types import Edge, Facts
@@ -171,6 +172,14 @@ def test_a_cluster_is_what_its_members_agree_on() -> None:
     named = {k: replace(told[k], public={"cluster": np.array(members, np.uint32)}) for k, members in said.items()}
     assert formed({**told, **named}) == ((0, 1, 2, 3), (5, 6))
     assert formed(told) == ()
+
+
+def test_who_counts_somebody_to_its_cluster_that_is_elsewhere() -> None:
+    facts = {k: Facts(id=k, public={"cluster": np.array(c, np.uint32)}, columns={}, payload_bits=0)
+             for k, c in {0: [0], 1: [0, 1, 2, 9], 2: [0, 1, 2, 9]}.items()}  # fmt: skip
+    assert formed(facts) == ((0,), (1, 2))
+    assert has_parted(facts, formed(facts))
+    assert not has_parted({k: facts[k] for k in (1, 2)}, ((1, 2),))  # who is not there has not left
 
 
 def test_new_values_travel_to_whoever_lacks_them_and_statics_with_them_once() -> None:

@@ -113,6 +113,21 @@ def test_a_device_that_starts_again_tells_its_new_mask(small: Callable[..., Setu
     assert int(played.last[0].bank["member/1/masked"]) == int(played.last[1].own["masked"]) == 3
 
 
+@pytest.mark.parametrize("steps", [1, 4])
+def test_a_device_that_missed_the_dense_run_makes_up_for_it(
+    steps: int, small: Callable[..., Setup], play: Callable[..., Any]
+) -> None:
+    """Without a dense step all of B would be equal, and the mask its first entries."""
+    setup = small(2, steps=steps)
+    played = play(Lori(topology="radio", dense_share=0.3), setup, rounds=4, fresh={3: (1,)})
+    late, layout = played.last[1].own, load_base(setup.model).layout
+    mask = unpack(late["mask"], late["B"].size)
+    ends = np.cumsum(layout.expansion_sizes)
+    assert mask[ends[len(ends) // 2] :].any()
+    assert late["B"].any() == (steps > 1)
+    assert played.infos[-1].learnt[1].steps == steps
+
+
 # edge
 
 

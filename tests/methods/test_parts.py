@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from orthomesh.experts.bank import get, keep_records, load, places, put, read, store
+from orthomesh.experts.bank import get, keep_records, load, newest, places, put, read, store
 from orthomesh.methods.parts import (
     agreed,
     change,
@@ -273,7 +273,35 @@ def test_a_cluster_that_has_grown_replaces_its_older_record() -> None:
     stale = keep_records(grown, {1: record(1, 2)})
     assert places(stale, "cluster") == (0,)  # brings nothing new
     newer = keep_records(grown, {1: record(1, 2, version=3)})
-    assert places(newer, "cluster") == (1,)
+    assert places(newer, "cluster") == (0, 1)  # of device 0 the older one is the newest there is
+    assert holds(DeviceState(id=0, own={}, bank=newer)).tolist() == [[0, 0], [1, 3], [2, 3]]
+
+
+def test_of_a_device_that_has_left_the_newer_record_counts_and_the_others_stay_known() -> None:
+    bank = keep_records({}, {0: record(0, 1, 2)})
+    apart = keep_records(bank, {0: record(0, version=5)})
+    assert {k: get(apart, f"cluster/{k}")["members"].tolist() for k in places(apart, "cluster")} == {
+        0: [0],
+        1: [0, 1, 2],
+    }
+    stale = keep_records(apart, {0: record(0, 1, 2)})
+    assert stale == apart
+    known = newest([load(get(apart, f"cluster/{k}"), 6) for k in (0, 1)])
+    assert {k: int(r.versions[n]) for k, (r, n) in known.items()} == {0: 5, 1: 2, 2: 2}
+    again = keep_records(apart, {1: record(1, 2, version=6)})
+    assert {k: get(again, f"cluster/{k}")["members"].tolist() for k in places(again, "cluster")} == {0: [0], 1: [1, 2]}
+
+
+@given(st.lists(st.tuples(st.sets(st.integers(0, 2), min_size=1), st.integers(1, 9)), max_size=8))
+def test_whatever_comes_every_member_is_known_by_its_newest_values(told: list[tuple[set[int], int]]) -> None:
+    bank: dict[str, Array] = {}
+    for members, version in told:
+        bank = keep_records(bank, {min(members): record(*sorted(members), version=version)})
+    kept = [get(bank, f"cluster/{k}") for k in places(bank, "cluster")]
+    best = {k: max(v for members, v in told if k in members) for members, _ in told for k in members}
+    found = newest([load(a, 6) for a in kept])
+    assert {k: int(r.versions[n]) for k, (r, n) in found.items()} == best
+    assert len({id(r) for r, _ in found.values()}) == len(kept)  # none is kept for nothing
 
 
 def test_records_that_come_together_are_kept_as_if_one_by_one() -> None:
@@ -295,7 +323,15 @@ def test_half_a_record_goes_with_what_is_known_of_the_same_members() -> None:
     np.testing.assert_array_equal(get(again, "cluster/1")["masks"], told["masks"])
     assert keep_records({}, {1: news}) == {}
     other = keep_records({}, {0: record(0, 1, 2)})
-    assert get(keep_records(other, {1: news}), "cluster/0")["versions"].tolist() == [2, 2, 2]
+    left = keep_records(other, {1: news})  # 0 is in another cluster now
+    assert get(left, "cluster/0")["versions"].tolist() == [2, 2, 2]
+    both = record(1, 2, version=3)
+    assert get(left, "cluster/1").keys() == both.keys()
+    for name, array in both.items():
+        np.testing.assert_array_equal(get(left, "cluster/1")[name], array)
+    grown = {name: a for name, a in record(0, 1, 2, version=3).items() if name in news}
+    assert places(keep_records(left, {0: grown}), "cluster") == (0,)
+    assert places(keep_records({}, {0: record(1), 1: news}), "cluster") == (0,)  # of 2 nothing is known
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,30 @@ def test_a_fade_costs_the_transfer_or_only_part_of_it(
             assert 0.0 < np.linalg.norm(now - ideal) < np.linalg.norm(then - ideal)
 
 
+@pytest.mark.parametrize("answer", ["lower_sparsity", "partial"])
+def test_who_missed_what_a_part_counts_from_is_not_up_to_date(answer: Answer) -> None:
+    """Twelve values, a part of which fits; all turn their sign in round 1, which is lost."""
+    mask, room = np.packbits(np.ones(12, dtype=bool)), 12 + 16 * 5.0
+    own: dict[str, np.ndarray] = {"sent": np.ones(12, np.float16), "version": np.array(1, np.uint32)}
+    held = {"mask": mask, "values": own["sent"], "version": own["version"]}
+    heard = []
+    for index in (1, 2):
+        now = np.full(12, -1.0, np.float16)
+        told = telling(own, now, room, answer)
+        parts = {**told.parts, "version": np.array(index + 1, np.uint32)}
+        heard.append({**held, **whole(7, parts, held, 12)})
+        own = {**own, "sent": told.sent, "version": parts["version"], "start": np.array(told.start)}
+    assert int(heard[0]["version"]) == 2  # who hears the first has all that the sender thinks
+    assert int(heard[1]["version"]) == 1  # who hears only the second does not, and says so
+    assert (heard[1]["values"] == -1).any()
+    assert (heard[1]["values"] != own["sent"]).any()
+    again = whole(7, {"values": own["sent"], "version": own["version"]}, heard[1], 12)
+    assert int(again["version"]) == 3
+    missing = {k: a for k, a in told.parts.items() if k != "base"}
+    with pytest.raises(ValueError, match="device 7 sent a part of its values that does not fit"):
+        whole(7, {**missing, "version": own["version"]}, held, 12)
+
+
 def test_parts_that_do_not_fit_are_refused() -> None:
     held = {"mask": np.packbits(np.ones(8, dtype=bool))}
     for parts in (
@@ -112,7 +136,7 @@ def test_parts_that_do_not_fit_are_refused() -> None:
         {"span": np.array([3, 1], dtype=np.uint32), "values": np.zeros(3, dtype=np.float16)},
     ):
         with pytest.raises(ValueError, match="device 7 sent a part of its values that does not fit"):
-            whole(7, parts, held, 8)
+            whole(7, {"version": np.array(1), "base": np.array(0), **parts}, held, 8)
     assert whole(7, {"kept": np.zeros(1, dtype=np.uint8)}, {}, 8).keys() == {"kept"}
     assert Telling({}, np.zeros(1)).start == 0
 

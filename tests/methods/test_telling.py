@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from orthomesh.methods.setup import Setup
 from orthomesh.methods.sparse_orthogonal import SparseOrthogonal
 from orthomesh.methods.telling import describe, merge, plan, send, travels
 from orthomesh.models.base import load_base
-from orthomesh.types import DeviceState, Edge, Envelope, Phase, Round
+from orthomesh.types import Cost, DeviceState, Edge, Envelope, Facts, Message, Phase, Round
 from orthomesh.wireless.air import IdealAir
 
 Play = Callable[..., Any]
@@ -365,6 +365,39 @@ def test_a_cluster_that_has_grown_replaces_what_others_knew_of_it(play: Play, sm
     assert [i.plan.clusters for i in played.infos] == [((1, 2), (3,))] * 2 + [((0, 3), (1, 2))] * 2
     assert [places(played.states[r][1].bank, "cluster") for r in (1, 3)] == [(3,), (0,)]
     assert played.owners() == [[0, 1, 2, 3]] * 4
+    for holder in played.last.values():
+        for expert in played.method.bank(holder).experts:
+            np.testing.assert_array_equal(expert.B, played.last[expert.owner].own["B"].astype(np.float16))
+
+
+class FadedAir:
+    """In round 2 device 0 hears neither 1 nor 2."""
+
+    def announce(self, facts: Mapping[int, Facts], t: Round) -> tuple[dict[int, Facts], Cost]:
+        heard, cost = IdealAir().announce(facts, t)
+        if t.index != 2:
+            return dict(heard), cost
+        faded = ({0, 1}, {0, 2})
+        gains = {k: {j: 0.0 if {k, j} in faded else 1.0 for j in heard if j != k} for k in heard}
+        return {k: replace(f, gains=gains[k]) for k, f in heard.items()}, cost
+
+    def transmit(self, outbox: Sequence[Message], phase: Phase, t: Round) -> tuple[list[Message], Cost]:
+        return IdealAir().transmit(outbox, phase, t)
+
+
+@pytest.mark.parametrize("density", [0.125, 0.25])
+def test_who_starts_again_out_of_reach_of_its_cluster_leaves_it(density: float, play: Play, small: Small) -> None:
+    """Its old mates forget it, and have its new expert from the cluster it is in now, and all others as before."""
+    settings = SparseOrthogonal(density=density, exchange="every")
+    played = play(settings, small(5), rounds=6, fresh={2: (0,)}, air=FadedAir())
+    before, after = played.infos[1].plan.clusters, played.infos[-1].plan.clusters
+    (mates,) = ({*members} - {0} for members in before if 0 in members)
+    (now,) = (members for members in after if 0 in members)
+    assert mates - {*now}
+    for k in mates - {*now}:
+        assert 0 not in played.last[k].own["cluster"]
+    assert len({tuple(map(tuple, holds(d))) for d in played.last.values()}) == 1
+    assert played.owners() == [[0, 1, 2, 3, 4]] * 5
     for holder in played.last.values():
         for expert in played.method.bank(holder).experts:
             np.testing.assert_array_equal(expert.B, played.last[expert.owner].own["B"].astype(np.float16))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from ..types import Array, Arrays
+from .listing import cut, listed
 
 PARTS = {
     "members": ("uint32", 1),
@@ -21,6 +23,10 @@ PARTS = {
     "versions": ("uint32", 1),
 }
 """Types and number of dimensions of what is kept of a cluster; float32 and uint8 where it came coded."""
+
+
+ARRIVED = -1
+"""Place of a record while it is compared with those there are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,40 +166,118 @@ def put_each(bank: Arrays, kind: str, places: Mapping[int, Mapping[str, Array]])
 def keep_records(bank: Arrays, news: Mapping[int, Mapping[str, Array]]) -> dict[str, Array]:
     """A bank with records of clusters that have arrived, each unless it brings nothing new or half of what it needs.
 
-    A record replaces every one that has a member in common with it: a cluster that has grown may go by another id.
-    Without what is told once, it goes with what is known of the same members.
+    A record goes once all its members are in newer ones: a cluster that has grown may go by another id, and one that a
+    device has left is known of the others as before. Without what is told once, news go with what is known of their
+    members.
 
     Args:
-        bank: what the device has; its records have no member in common.
+        bank: what the device has; each of its records is the newest there is of one of its members.
         news: parts of each record, by the id of its cluster.
 
     Returns:
         The bank; arrays are not copied.
     """
-    kept = dict(bank)
-    home: dict[int, int] = {}
+    kept, held = dict(bank), _Held({}, {})
     for name in bank:
         if name.endswith("/members"):
-            home.update(dict.fromkeys(bank[name].tolist(), int(name.split("/")[1])))
-    for cluster, told in sorted(news.items()):
-        members = told["members"].tolist()
-        shared = {k: record_at(kept, k) for k in sorted({home[m] for m in members if m in home})}
+            held.add(int(name.split("/")[1]), bank[name], bank[name.replace("members", "versions")])
+    for cluster, parts in sorted(news.items()):
+        told, members = dict(parts), parts["members"].tolist()
+        shared = {k: record_at(kept, k) for k in held.sharing(members, cluster)}
         if not told.keys() >= PARTS.keys():
-            same = [a for a in shared.values() if a["members"].tolist() == members]
-            if not same:
+            known = [a for a in shared.values() if {*members} <= {*a["members"].tolist()}]
+            if not known:
                 continue
-            told = {**same[0], **told}
-        known = {m: v for a in shared.values() for m, v in _versions(a).items()}
-        if all(known.get(m, -1) >= v for m, v in _versions(told).items()):
+            told = {**_told_once(known[0], members), **told}
+        if not held.lacks(_versions(told)):
             continue
-        for k, a in shared.items():
-            for m in a["members"].tolist():
-                del home[m]
-            for part in a:
+        if [*shared] == [cluster] and held.follows(cluster, told):  # nearly always
+            kept.update({_name("cluster", cluster, part): told[part] for part in PARTS})
+            held.records[cluster] = told["members"], told["versions"]
+            continue
+        held.add(ARRIVED, told["members"], told["versions"])
+        found = {k: (record, held.newest(k)) for k, record in ((ARRIVED, told), *shared.items())}
+        for k, (record, _) in found.items():
+            held.drop(k)
+            for part in record if k in shared else ():
                 del kept[_name("cluster", k, part)]
-        kept.update({_name("cluster", cluster, part): told[part] for part in PARTS})
-        home.update(dict.fromkeys(members, cluster))
+        for k, (record, newest_of) in found.items():
+            if (place := held.place(cluster if k == ARRIVED else k, record, newest_of)) is not None:
+                held.add(place, record["members"], record["versions"])
+                kept.update({_name("cluster", place, part): record[part] for part in PARTS})
     return kept
+
+
+class _Held(NamedTuple):
+    """Which records there are. records: members and versions, by place. places: of the records of each member."""
+
+    records: dict[int, tuple[Array, Array]]
+    places: dict[int, tuple[int, ...]]
+
+    def add(self, place: int, members: Array, versions: Array) -> None:
+        self.records[place] = members, versions
+        ids: list[int] = members.tolist()
+        before = {m: self.places[m] for m in ids if m in self.places}
+        self.places.update(dict.fromkeys(ids, (place,)))
+        self.places.update({m: (*others, place) for m, others in before.items()})
+
+    def drop(self, place: int) -> None:
+        for m in self.records.pop(place)[0].tolist():
+            self.places[m] = tuple(p for p in self.places[m] if p != place)
+
+    def sharing(self, members: Sequence[int], place: int) -> list[int]:
+        """Places of records with one of the members, and this one if there is a record."""
+        return sorted({p for m in members for p in self.places.get(m, ())} | ({place} & self.records.keys()))
+
+    def version(self, place: int, member: int) -> int:
+        members, versions = self.records[place]
+        return int(versions[members.tolist().index(member)])
+
+    def follows(self, place: int, record: Mapping[str, Array]) -> bool:
+        """Whether a record has the members of the one there, and none of them older."""
+        members, versions = self.records[place]
+        return np.array_equal(members, record["members"]) and bool((record["versions"] >= versions).all())
+
+    def lacks(self, versions: Mapping[int, int]) -> bool:
+        """Whether of some member nothing as new is there."""
+        return any(all(self.version(p, m) < v for p in self.places.get(m, ())) for m, v in versions.items())
+
+    def newest(self, place: int) -> list[int]:
+        """Members that a record has the newest values of; of equal ones that of the first place."""
+        ids = self.records[place][0].tolist()
+        alone = (place,)
+        return [
+            m
+            for m in ids
+            if self.places[m] == alone or place == max(self.places[m], key=lambda p: (self.version(p, m), -p))
+        ]
+
+    def place(self, name: int, record: Mapping[str, Array], newest_of: Sequence[int]) -> int | None:
+        """Where a record goes: by its name, unless that member is newer elsewhere; none where it is newest of none."""
+        elsewhere = name not in newest_of and name in record["members"].tolist()
+        wanted = newest_of if elsewhere or not newest_of else [name, *newest_of]
+        return next((k for k in wanted if k not in self.records), None)
+
+
+def newest(records: Sequence[ClusterRecord]) -> dict[int, tuple[ClusterRecord, int]]:
+    """For every member the record with its newest values, of equal ones the last, and its row in it."""
+    found: dict[int, tuple[ClusterRecord, int]] = {}
+    for record in records:
+        for n, k in enumerate(record.members):
+            before = found.get(k)
+            if before is None or record.versions[n] >= before[0].versions[before[1]]:
+                found[k] = (record, n)
+    return found
+
+
+def _told_once(record: Mapping[str, Array], members: Sequence[int]) -> dict[str, Array]:
+    """What is told once of some members of a record; masks are rows of bits or a list of codes."""
+    places = record["members"].tolist()
+    rows, masks = [places.index(m) for m in members], record["masks"]
+    once = {name: record[name][rows] for name in ("seeds", "codes", "sketches") if len(record[name]) == len(places)}
+    each_mask = cut(masks, len(places)) if masks.ndim == 1 else masks
+    chosen = [each_mask[n] for n in rows]
+    return {**record, **once, "masks": listed(chosen) if masks.ndim == 1 else np.stack(chosen)}
 
 
 def record_at(bank: Arrays, cluster: int) -> dict[str, Array]:

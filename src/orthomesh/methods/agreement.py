@@ -48,8 +48,10 @@ def agree(device: DeviceState, inbox: Sequence[Envelope], phase: Phase, t: Round
     """The device once it knows whom it is with, which positions are its own, and whose adapter it shares.
 
     Who was there before keeps its mask and notes who has come. A device that does not hear what is taken takes
-    what it likes best; one that does not hear the bid of its group's first stays by itself.
+    what it likes best; one that does not hear the bid of its group's first stays by itself. Who has left the cluster
+    is forgotten: its mask is free, and its expert comes back in the record of the cluster it is in now.
     """
+    device = _without_leavers(device, phase)
     mine = [*phase.outgoing.get(device.id, ()), *(e.edge for e in inbox)]
     if "cluster" in device.own and not mine:
         return device
@@ -63,6 +65,19 @@ def agree(device: DeviceState, inbox: Sequence[Envelope], phase: Phase, t: Round
         own, masks = _negotiated(DeviceState(id=device.id, own=own, bank=bank), inbox, mine, t, c)
         bank = put_each(bank, "member", {**members, **{k: {"mask": mask} for k, mask in masks.items()}})
     return DeviceState(id=device.id, own={**own, "cluster": np.array(cluster, dtype=np.uint32)}, bank=bank)
+
+
+def _without_leavers(device: DeviceState, phase: Phase) -> DeviceState:
+    """The device without those of its cluster that are in another one now; who is away stays a member."""
+    if "cluster" not in device.own:
+        return device
+    others = {k for members in phase.clusters if device.id not in members for k in members}
+    stay = [k for k in device.own["cluster"].tolist() if k not in others]
+    if len(stay) == len(device.own["cluster"]):
+        return device
+    members = {k: a for k, a in each(device.bank, "member").items() if k not in others}
+    own = {**device.own, "cluster": np.array(stay, dtype=np.uint32)}
+    return DeviceState(id=device.id, own=own, bank=put_each(device.bank, "member", members))
 
 
 def _negotiated(

@@ -142,6 +142,13 @@ def formed(facts: Mapping[int, Facts]) -> tuple[Members, ...]:
     return _mutual({k: {int(m) for m in f.public["cluster"]} for k, f in facts.items() if "cluster" in f.public})
 
 
+def has_parted(facts: Mapping[int, Facts], clusters: Iterable[Members]) -> bool:
+    """Whether some device counts another one to its cluster that is in a different one of these."""
+    home = {k: members for members in clusters for k in members}
+    told = {k: f.public["cluster"].tolist() for k, f in facts.items() if "cluster" in f.public}
+    return any(m in facts and m not in home[k] for k, members in told.items() for m in members)
+
+
 def _mutual(told: Mapping[int, set[int]]) -> tuple[Members, ...]:
     clusters: list[set[int]] = []
     for k in sorted(told):

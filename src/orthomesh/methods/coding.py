@@ -8,7 +8,6 @@ each member where values are coarse, so that who passes them on sends the very b
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from ..exchange.quantise import dequantise, num_bytes, quantise
 from ..exchange.recall import recalled
 from ..exchange.union import join
 from ..experts.bank import ClusterRecord, load, store
+from ..experts.listing import cut, listed
 from ..types import Array, Arrays, DeviceState
 from .parts import by_entry, by_run, cluster_record, every_run, fixed_bits, shape, unpack
 from .sparse_orthogonal import SparseOrthogonal
@@ -169,9 +169,9 @@ def record(device: DeviceState, c: SparseOrthogonal) -> dict[str, Array]:
         out["sketches"] = r.sketches
     if coarse:
         values = [quantise(row[mask], c.values) for row, mask in zip(r.joined, r.masks, strict=True)]
-        out["values"] = _listed(values) if c.values == "int3" else np.concatenate(values)
+        out["values"] = listed(values) if c.values == "int3" else np.concatenate(values)
     if c.mask_code == "entropy":
-        out["masks"] = _listed([code_mask(packed, device.own["sizes"], c) for packed in out["masks"]])
+        out["masks"] = listed([code_mask(packed, device.own["sizes"], c) for packed in out["masks"]])
     return out
 
 
@@ -185,35 +185,15 @@ def read_record(parts: Arrays, sizes: Array, c: SparseOrthogonal) -> ClusterReco
     members = parts["members"].size if "members" in parts else 0
     packed = parts.get("masks", np.zeros(0, dtype=np.uint8))
     if c.mask_code == "entropy":
-        packed = np.stack([read_mask(code, sizes, c) for code in _cut(packed, members)])
+        packed = np.stack([read_mask(code, sizes, c) for code in cut(packed, members)])
     if not is_coarse(c):
         return load({**parts, **({"masks": packed} if "masks" in parts else {})}, num, c.aggregation == "stack")
     if packed.ndim != 2 or packed.shape[1] != -(-num // 8) or "values" not in parts:
         raise ValueError(f"masks of shape {packed.shape} do not fit {members} members and {num} entries")
     held = [int(n) for n in np.unpackbits(packed, axis=1, count=num).sum(axis=1)]
-    codes = _cut(parts["values"], members, None if c.values == "int3" else [num_bytes(n, c.values) for n in held])
+    codes = cut(parts["values"], members, None if c.values == "int3" else [num_bytes(n, c.values) for n in held])
     values = [dequantise(code, c.values, n) for code, n in zip(codes, held, strict=True)]
     r = load({**parts, "masks": packed, "values": np.concatenate(values)}, num, apart=True)
     rows = dict(zip(r.members, r.joined, strict=True))
     joined = join(rows, dict(zip(r.members, r.masks, strict=True)), c.aggregation)
     return ClusterRecord(**{**{n: getattr(r, n) for n in r.__dataclass_fields__}, "joined": joined})
-
-
-def _listed(codes: Sequence[Array]) -> Array:
-    """Codes one after the other, their lengths in front."""
-    return np.concatenate([np.array([code.size for code in codes], dtype="<u4").view(np.uint8), *codes])
-
-
-def _cut(code: Array, members: int, lengths: Sequence[int] | None = None) -> Sequence[Array]:
-    """A code for each of so many members; unless their lengths are known, these stand in front.
-
-    Raises:
-        ValueError: lengths that do not add up.
-    """
-    front = 4 * members if lengths is None else 0
-    whole = members > 0 and code.size >= front
-    if whole and lengths is None:
-        lengths = np.frombuffer(code[:front].tobytes(), dtype="<u4").tolist()
-    if not whole or lengths is None or front + sum(lengths) != code.size:
-        raise ValueError(f"{code.size} bytes are not the values or masks of {members} members")
-    return np.split(code[front:], np.cumsum(lengths)[:-1])

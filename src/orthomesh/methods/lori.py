@@ -112,21 +112,26 @@ def dense_steps(share: float, steps: int, t: Round) -> int:
 
 
 def fit(device: DeviceState, t: Round, c: Lori, setup: Setup) -> tuple[DeviceState, Learnt]:
-    """The steps of this round: of the dense run, of the sparse run, or the end of one and the start of the other."""
+    """The steps of this round: of the dense run, of the sparse run, or the end of one and the start of the other.
+
+    A device that has missed all of the dense run makes up for it with the same share of its first round.
+    """
     from ..models.base import load_base  # late: the command line reads this file for its settings
 
     layout, steps = load_base(setup.model).layout, setup.train.steps
     own: dict[str, Array] = {"B": np.zeros(layout.num_expansion, dtype=np.float32), **device.own}
     turn = dense_steps(c.dense_share, steps, t)
     first, end = t.index * steps, (t.index + 1) * steps
+    late = first >= turn and "mask" not in own and not own["B"].any()
+    dense = range(max(1, min(round(c.dense_share * steps), steps - 1))) if late else range(first, min(end, turn))
+    sparse = range(max(first + (len(dense) if late else 0), turn) - turn, end - turn)
     told = []
-    if first < turn:
-        own, learnt = _train(own, device.id, t, (range(first, min(end, turn)), turn), c, setup)
+    if dense:
+        own, learnt = _train(own, device.id, t, (dense, dense.stop if late else turn), c, setup)
         told.append(learnt)
-    if end > turn:
-        if "mask" not in own:
-            own = masked(own, c.density, t)
-        sparse = range(max(first, turn) - turn, end - turn)
+    if end > turn and "mask" not in own:
+        own = masked(own, c.density, t)
+    if sparse:
         own, learnt = _train(own, device.id, t, (sparse, steps * t.total - turn), c, setup)
         told.append(learnt)
     return replace(device, own=own), replace(told[-1], first_loss=told[0].first_loss, steps=steps)

@@ -128,7 +128,8 @@ def holds(device: DeviceState) -> Array:
     bank = device.bank
     versions = {k: int(a["version"]) for k, a in each(bank, "member").items() if "version" in a}
     for record in each(bank, "cluster").values():
-        versions.update(zip(record["members"].tolist(), record["versions"].tolist(), strict=True))
+        for k, version in zip(record["members"].tolist(), record["versions"].tolist(), strict=True):
+            versions[k] = max(version, versions.get(k, version))
     versions[device.id] = int(device.own.get("version", 0))
     return np.array(sorted(versions.items()), dtype=np.uint32)
 

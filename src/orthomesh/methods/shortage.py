@@ -2,7 +2,8 @@
 
 A plan knows the gains of its round, so it notes on every edge how many bits its sender's links carry. Where the values
 take more, the setting `on_infeasible` says what goes instead; what was not told counts as not sent, so that the change
-since then brings it up again (error feedback). Entries a receiver has never heard are missing, that is zero.
+since then brings it up again (error feedback). Entries a receiver has never heard are missing, that is zero. Who missed
+what a part counts from keeps the part, and its version, so that all are told again when they fit.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ CHARGED: Mapping[str, Column] = {
     "grid": "control",
     "kept": "mask",
     "span": "control",
+    "base": "control",
 }
 """What the parts of a telling are charged to."""
 
@@ -78,7 +80,8 @@ def telling(own: Arrays, now: Array, room_bits: float, answer: Answer) -> Tellin
     """What goes out of a device's values.
 
     Args:
-        own: `sent`: what receivers have; `start`: where the last part ended. Either may be missing.
+        own: `sent`: what receivers have, from round `version`, on which the rest of a part counts (`base`); `start`:
+            where the last part ended. Each may be missing.
         now: active entries in 16 bit. [n]
         room_bits: left for them.
         answer: to values that do not fit.
@@ -94,12 +97,12 @@ def telling(own: Arrays, now: Array, room_bits: float, answer: Answer) -> Tellin
         grid = quantise(now, told.bits)
         parts = {"packed": _packed(grid.codes, told.bits), "grid": np.array([grid.scale, told.bits])}
         return Telling(parts, dequantise(grid).astype(np.float16))
-    sent = np.where(told.kept, now, known)
+    sent, base = np.where(told.kept, now, known), np.array(own.get("version", 0), dtype=np.uint32)
     if answer == "partial":
         start, stop = (int(k) for k in np.flatnonzero(told.kept)[[0, -1]] + [0, 1])
-        span = {"span": np.array([start, stop], dtype=np.uint32), "values": now[start:stop]}
+        span = {"span": np.array([start, stop], dtype=np.uint32), "values": now[start:stop], "base": base}
         return Telling(span, sent, stop % now.size)
-    return Telling({"kept": np.packbits(told.kept), "values": now[told.kept]}, sent)
+    return Telling({"kept": np.packbits(told.kept), "values": now[told.kept], "base": base}, sent)
 
 
 def whole(src: int, parts: Arrays, known: Arrays, size: int) -> Arrays:
@@ -112,8 +115,9 @@ def whole(src: int, parts: Arrays, known: Arrays, size: int) -> Arrays:
         size: positions of the layout, sum d r.
 
     Returns:
-        The parts with `values` of full length; missing entries are what was known, else zero. As they are where the
-        member's mask is not known, so that values alone are of no use.
+        The parts with `values` of full length; missing entries are what was known under this mask, else zero. Where
+        that is not what the sender counts from (`base`) they may be out of date, so the version stays what it was and
+        all are told again. Parts as they are where the member's mask is not known: values alone are of no use.
 
     Raises:
         ValueError: parts that do not fit the member's mask.
@@ -123,10 +127,13 @@ def whole(src: int, parts: Arrays, known: Arrays, size: int) -> Arrays:
     if not short or mask is None or mask.shape != (-(-size // 8),):
         return parts
     n = int(np.unpackbits(mask, count=size).sum())
-    held = known.get("values")
+    held = known.get("values") if np.array_equal(mask, known.get("mask", mask)) else None
     full = held.copy() if held is not None and held.shape == (n,) else np.zeros(n, dtype=np.float16)
-    rest = {name: a for name, a in parts.items() if name not in ("packed", "grid", "kept", "span", "values")}
+    rest = {name: a for name, a in parts.items() if name not in ("packed", "grid", "kept", "span", "values", "base")}
     try:
+        before = known.get("version", np.zeros_like(parts["version"]))
+        if "packed" not in parts and int(parts["base"]) != int(before):
+            rest["version"] = before
         if "packed" in parts:
             scale, bits = parts["grid"].tolist()
             full = dequantise(Grid(_unpacked(parts["packed"], n, int(bits)), scale)).astype(np.float16)

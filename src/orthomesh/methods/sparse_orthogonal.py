@@ -21,7 +21,7 @@ from ..adapters.refinement import Refinement, refine
 from ..config import STRICT
 from ..exchange.quantise import Precision
 from ..exchange.union import Rule
-from ..experts.bank import ClusterRecord, each, read
+from ..experts.bank import ClusterRecord, each, newest, read
 from ..experts.sketch import unpack
 from ..planning.problem import Solver
 from ..types import Bank, DeviceState, Expert, Method
@@ -203,7 +203,8 @@ def bank(device: DeviceState, c: SparseOrthogonal, setup: Setup) -> Bank:
     base, sizes = load_base(setup.model), device.own["sizes"]
     records = [read_record(parts, sizes, c) for parts in each(device.bank, "cluster").values()]
     records.append(cluster_record(device, c.aggregation))  # last: of its own cluster it knows most
-    rows = {k: (record, n) for record in records for n, k in enumerate(record.members)}
+    rows = newest(records)
+    rows[device.id] = (records[-1], records[-1].members.index(device.id))  # others may know an earlier life of it
     alike: dict[int, list[int]] = {}
     for k in sorted(rows):
         record, n = rows[k]

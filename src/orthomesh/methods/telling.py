@@ -15,7 +15,7 @@ from ..experts.bank import each, get, keep_records, put_each, record_at
 from ..types import Array, Arrays, Column, DeviceState, Edge, Envelope, Facts, Forming, Message, Phase, Plan, Round
 from ..wireless.link import max_power_w
 from .agreement import agree, offer
-from .clusters import Limits, agreement, arrange, exchange_phases, power_w, talk
+from .clusters import Limits, agreement, arrange, exchange_phases, has_parted, power_w, talk
 from .coding import bid_payload_bits, coded, is_coarse, opened, payload_bits, record
 from .detours import detours
 from .parts import STATICS, agreed, change, fixed_bits, holds, member_parts, shape, unpack, values
@@ -116,8 +116,9 @@ def plan(facts: Mapping[int, Facts], t: Round, c: SparseOrthogonal, setup: Setup
         units = groups(new, base.widths, c.pool, lambda members: power_w(facts, members, limits) <= most_w)
     clusters = arrange(facts, units, limits)
     phases: tuple[Phase, ...] = ()
-    if new:  # singletons too find their mask here, so the phase is there even without edges
-        phases = (agreement(clusters, units),)
+    parted = has_parted(facts, clusters)
+    if new or parted:  # singletons too find their mask here, so the phase is there even without edges
+        phases = (replace(agreement(clusters, units), clusters=clusters if parted else ()),)
     latest = {k: t.index + 1 if travels(float(f.public["change"]), t, c) else _version(f) for k, f in facts.items()}
     begin = tuple((unit[0], k) for unit in units for k in unit[1:])  # from what the first of their group has
     across = is_due(t.index, t.total, c.inter_every)
