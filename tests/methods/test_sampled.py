@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from orthomesh.adapters.lowrank import Layout, Shape, matrices_a, matrices_b
+from orthomesh.engines.inprocess import InProcess
 from orthomesh.methods.sampled import Sampled, joins, opened, sketch, sketched, stepped
 from orthomesh.methods.setup import Setup
 from orthomesh.models.base import load_base
+from orthomesh.planning.sampling import split
+from orthomesh.round import exchange
 from orthomesh.types import Facts, Round
+from orthomesh.wireless.air import IdealAir
 
 LAYOUT = Layout((Shape("one", 5, 4), Shape("two", 6, 7)), rank=4)
 T = Round(0, 0, 3)
@@ -62,6 +66,104 @@ def test_the_first_round_is_the_mean_of_all(small: Callable[..., Setup], play: C
     for state in play(Sampled(), setup, rounds=1).last.values():
         for name in "AB":
             np.testing.assert_allclose(state.own[name], np.mean([o[name] for o in alone], axis=0), atol=1e-3)
+
+
+# what is lost, and who is there
+
+
+@dataclass(frozen=True)
+class Lossy:
+    """An air where a round's device of `near` has the best links, and transfers (round, sender, receiver) are lost."""
+
+    near: tuple[int, ...]
+    lost: tuple[tuple[int, int, int], ...] = ()
+
+    def announce(self, facts, t):  # type: ignore[no-untyped-def]
+        best, (told, cost) = self.near[t.index], IdealAir().announce(facts, t)
+        gains = {k: {j: 1e-3 if best in (j, k) else 1e-9 for j in told if j != k} for k in told}
+        return {k: replace(f, gains=gains[k]) for k, f in told.items()}, cost
+
+    def transmit(self, outbox, phase, t):  # type: ignore[no-untyped-def]
+        sent, cost = IdealAir().transmit(outbox, phase, t)
+        kept = [tuple(j for j in m.dsts if (t.index, m.src, j) not in self.lost) for m in sent]
+        return [replace(m, dsts=dsts) for m, dsts in zip(sent, kept, strict=True)], cost
+
+
+def servers(played: Any) -> list[int]:
+    return [i.plan.phases[1].edges[0].src for i in played.infos]
+
+
+def test_whoever_missed_the_model_does_not_serve(small: Callable[..., Setup], play: Callable[..., Any]) -> None:
+    """Device 1 has the best links in rounds 1 and 2, yet what it has in round 1 is its own and not the model."""
+    setup = small(3)
+    played = play(Sampled(), setup, rounds=3, air=Lossy(near=(0, 1, 1), lost=((0, 0, 1),)))
+    assert servers(played) == [0, 0, 1]
+    control = [s.bytes_sent["control"] for s in played.infos[1].cost.by_device.values()]
+    assert control[0] == control[2] < control[1] < control[0] + 20  # it says so, and that is charged
+    first, last = played.states[0], played.states[1]
+    alone = {k: played.method.fit(s, Round(0, 1, 3))[0].own for k, s in first.items()}
+    assert (first[0].own["A"] != first[1].own["A"]).any()
+    weights = {e.src: e.weight for e in played.infos[1].plan.phases[0].edges}
+    t, layout = Round(0, 1, 3), load_base(setup.model).layout
+    share = {k: float(s.own["share"]) for k, s in first.items()}
+    held = {k: sketch(split(share[k])[1], k, t, layout.rank) for k in weights}
+    got = {k: (w, opened(sketched(alone[k], held[k], layout), k, t, layout)) for k, w in weights.items()}
+    if joins(share[0], 0, t):
+        got[0] = 1 / split(share[0])[0], {n: alone[0][f"moved/{n}"] for n in "AB"}
+    for name in "AB":
+        model = stepped(first[0].own, got, 3)[name]
+        for k in range(3):
+            np.testing.assert_allclose(last[k].own[name], model, atol=1e-3)
+
+
+def test_where_nothing_is_lost_the_best_links_serve_and_nothing_is_said(
+    small: Callable[..., Setup], play: Callable[..., Any]
+) -> None:
+    played = play(Sampled(), small(3), rounds=3, air=Lossy(near=(0, 1, 2)))
+    assert servers(played) == [0, 1, 2]
+    for n, states in enumerate(played.states):
+        for state in states.values():
+            assert set(played.method.describe(state, Round(0, n + 1, 4)).public) == {"norm", "share"}
+
+
+def test_a_server_that_starts_anew_hands_over(small: Callable[..., Setup], play: Callable[..., Any]) -> None:
+    """To one that has the latest model, and serves again once it has it too."""
+    played = play(Sampled(), small(3), rounds=3, air=Lossy(near=(0, 0, 0), lost=((0, 0, 1),)), fresh={1: (0,)})
+    assert servers(played) == [0, 2, 0]
+
+
+def test_where_nobody_has_the_latest_model_who_is_least_behind_serves(
+    small: Callable[..., Setup], play: Callable[..., Any]
+) -> None:
+    """In round 2 device 0, which had it, starts anew; device 1 heard it never, device 2 in round 0."""
+    air = Lossy(near=(0, 0, 1), lost=((0, 0, 1), (1, 0, 1), (1, 0, 2)))
+    assert servers(play(Sampled(), small(3), rounds=3, air=air, fresh={2: (0,)})) == [0, 0, 2]
+
+
+@pytest.mark.parametrize("drawn", [True, False])
+def test_where_no_other_is_drawn_the_server_s_part_counts_once(drawn: bool, small: Callable[..., Setup]) -> None:
+    """X + D / (q N) if the server is drawn, else X; on both devices, and what comes down is charged."""
+    setup = small(2)
+    method = Sampled(least_ranks=0.25).build(setup)
+    t = next(r for n in range(200) if joins(0.5, 0, r := Round(0, n, 200)) == drawn and not joins(0.25, 1, r))
+    share, states = {0: 0.5, 1: 0.25}, {}
+    for k in range(2):
+        own = method.fit(method.init(k), Round(0, 0, 200))[0].own  # a common X before, and what each then moves
+        common = {n: own[n] - own[f"moved/{n}"] for n in "AB"}
+        begun = replace(
+            method.init(k), own={**own, **common, "share": np.array(share[k]), "version": np.array(t.index)}
+        )
+        states[k] = method.fit(begun, t)[0]
+    before = {n: states[0].own[n] - states[0].own[f"moved/{n}"] for n in "AB"}
+    after, info = exchange(t, states, {}, method, IdealAir(), InProcess(2))
+    assert not info.plan.phases[0].edges
+    for name in "AB":
+        moved_ = states[0].own[f"moved/{name}"]
+        assert moved_.any()
+        for state in after.values():
+            np.testing.assert_allclose(state.own[name], before[name] + drawn * moved_ / (0.5 * 2), atol=1e-3)
+    assert info.cost.by_device[0].bytes_sent["values"] > 0
+    assert float(after[1].own["share"]) == info.plan.phases[1].edges[0].weight
 
 
 # law

@@ -13,7 +13,20 @@ from orthomesh.exchange.payload import Section, encode
 from orthomesh.methods.fair import Fair
 from orthomesh.methods.fedex import FedEx
 from orthomesh.methods.flasc import Flasc
-from orthomesh.methods.server import collect, describe, hub, means, send, serve, star, through, told
+from orthomesh.methods.server import (
+    behind,
+    collect,
+    describe,
+    hub,
+    init,
+    means,
+    send,
+    serve,
+    serves_alone,
+    star,
+    through,
+    told,
+)
 from orthomesh.methods.setup import Setup
 from orthomesh.methods.slora import SLora
 from orthomesh.methods.soft import Soft
@@ -47,6 +60,33 @@ def test_the_weaker_direction_counts_and_who_serves_goes_on() -> None:
     made = facts(gains, 3)
     assert hub(made) == 0
     assert hub({**made, 2: Facts(id=2, public={"serves": np.array(1)}, columns={}, payload_bits=8)}) == 2
+
+
+def test_only_those_least_behind_may_serve() -> None:
+    made = facts(both({(0, 1): 1e-6, (0, 2): 1e-12, (1, 2): 1e-9}), 3)
+    late = {k: replace(f, public={"behind": np.array(n)}) for (k, f), n in zip(made.items(), (4, 2, 3), strict=True)}
+    assert hub(made) == hub(late) == hub({**late, 0: made[0], 1: made[1]}) == 1
+    assert hub({**made, 1: late[1]}) == 0
+    assert hub({**late, 2: made[2]}) == 2
+
+
+def test_a_device_says_how_far_behind_it_is_and_only_then(small: Callable[..., Setup]) -> None:
+    setup = small(2)
+    device = init(0, setup)
+    assert behind(device, Round(0, 0, 5), setup) == {}
+    assert behind(device, Round(0, 3, 5), setup) == {"behind": 3}
+    assert behind(device, Round(0, 3, 5), small(1)) == {}  # nobody to be behind of
+    heard = replace(device, own={**device.own, "version": np.array(3)})
+    assert behind(heard, Round(0, 3, 5), setup) == {}
+    assert behind(DeviceState(id=0, own={}), Round(0, 3, 5), setup) == {}  # of a run from before
+
+
+def test_a_server_to_which_nobody_sends_knows_itself() -> None:
+    device, down = DeviceState(id=0, own={}), Phase(name="down", edges=(Edge(0, 1),))
+    assert serves_alone(device, down)
+    assert not serves_alone(serve(device, {"A": np.ones(2)}), down)
+    assert not serves_alone(DeviceState(id=1, own={}), down)
+    assert not serves_alone(device, Phase(name="up", edges=(Edge(0, 1),)))
 
 
 def test_everybody_s_frame_reaches_everybody_through_the_server() -> None:

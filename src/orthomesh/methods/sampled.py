@@ -3,8 +3,10 @@
 In each round every device joins by a chance of its own and trains and sends only some ranks, W0 + s B S A with S
 diagonal, zeros and ones. The server adds up what comes, each over its chance, so that absence moves nothing on
 average. Chances and ranks follow from `planning.sampling`; they are found by the server from the updates' norms and
-the links, told with its model, and count from the next round on. Reconstruction where descriptions leave it open:
-weights are equal, ranks are the same in all layers and drawn from a seed, so that nothing says which they are.
+the links, told with its model, and count from the next round on. The model is the serving device's own: whoever missed
+the latest says how far behind it is and does not serve; where all are behind, the one least so does. Reconstruction
+where descriptions leave it open: weights are equal, ranks are the same in all layers and drawn from a seed, so that
+nothing says which they are.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from ..types import Array, Arrays, DeviceState, Envelope, Facts, Learnt, Message
 from ..wireless.link import Radio
 from . import gossip_lora as gossip
 from .gossip_lora import GossipLora
-from .server import halves, hub, largest_bits, send, serve, star, told
+from .server import behind, halves, hub, init, largest_bits, send, serve, serves_alone, star, told
 from .setup import Setup
 from .soft import uplinks
 
@@ -56,8 +58,9 @@ class Sampled:
         c = GossipLora(learning_rate=self.learning_rate)
         return replace(
             c.build(setup),
+            init=partial(init, setup=setup),
             fit=partial(fit, c=c, setup=setup),
-            describe=partial(describe, rank=setup.model.rank),
+            describe=partial(describe, setup=setup),
             plan=partial(plan, c=self, setup=setup),
             send=partial(hand_in, setup=setup),
             merge=partial(merge, setup=setup),
@@ -98,12 +101,12 @@ def fit(device: DeviceState, t: Round, c: GossipLora, setup: Setup) -> tuple[Dev
     return replace(device, own={**own, **{n: own[n] + moved[f"moved/{n}"] for n in "AB"}, **moved}), learnt
 
 
-def describe(device: DeviceState, t: Round, rank: int) -> Facts:
-    """How far its update went, as if all ranks had been trained, and its share."""
+def describe(device: DeviceState, t: Round, setup: Setup) -> Facts:
+    """How far its update went, as if all ranks had been trained, its share, and how far behind it is, if it is."""
     share = float(device.own["share"])
     far = sum(float(np.square(device.own[f"moved/{n}"].astype(np.float64)).sum()) for n in "AB")
-    norm = np.array((far * rank / split(share)[1]) ** 0.5, dtype=np.float32)
-    public = {"norm": norm, "share": np.array(share)}
+    norm = np.array((far * setup.model.rank / split(share)[1]) ** 0.5, dtype=np.float32)
+    public = {"norm": norm, "share": np.array(share), **behind(device, t, setup)}
     columns = encode([Section("control", name, a) for name, a in public.items()]).columns
     return Facts(id=device.id, public=public, columns=columns, payload_bits=largest_bits(device.own, "AB"))
 
@@ -182,37 +185,40 @@ def stepped(begun: Arrays, updates: Mapping[int, tuple[float, Arrays]], count: i
 
 
 def hand_in(device: DeviceState, phase: Phase, t: Round, setup: Setup) -> tuple[Message, ...]:
-    """The ranks of the sketch, or the server's factors."""
+    """The ranks of the sketch, or the server's factors, whether anybody had to send or not."""
     from ..models.base import load_base
 
     if phase.name != "up" or device.id not in phase.outgoing:
-        return send(device, phase, {})
+        return send(served(device, {}, t, setup) if serves_alone(device, phase) else device, phase, {})
     layout = load_base(setup.model).layout
     held = sketch(split(float(device.own["share"]))[1], device.id, t, layout.rank)
     return send(device, phase, sketched(device.own, held, layout))
 
 
 def merge(device: DeviceState, inbox: Sequence[Envelope], phase: Phase, t: Round, setup: Setup) -> DeviceState:
-    """The server adds up what came, its own part by its own chance; then all go on from that.
-
-    Where nobody joins, or the server's word is lost, a device goes on from what it has itself.
+    """The server adds up what came, its own part by its own chance; then all go on from that, also where nobody else
+    was to join. Where the server's word is lost, a device goes on from what it has itself.
     """
     from ..models.base import load_base
 
-    own, layout = device.own, load_base(setup.model).layout
     if phase.name == "up":
-        if not inbox:
-            return device
-        got: dict[int, tuple[float, Arrays]] = {}
+        layout, got = load_base(setup.model).layout, dict[int, tuple[float, Arrays]]()
         for edge, payload, _ in inbox:
             if payload is not None:
                 got[edge.src] = edge.weight, opened(decode(payload), edge.src, t, layout)
-        mine = float(own["share"])
-        if joins(mine, device.id, t):
-            got[device.id] = 1.0 / split(mine)[0], {n: own[f"moved/{n}"] for n in "AB"}
-        begun = {n: own[n] - own[f"moved/{n}"] for n in "AB"}
-        return serve(device, halves(stepped(begun, got, setup.num_devices), "AB"))
-    device, news = told(device, inbox)
+        return served(device, got, t, setup) if inbox else device
+    device, news = told(served(device, {}, t, setup) if serves_alone(device, phase) else device, inbox)
+    if not news:
+        return device
     found = {name: a.astype(np.float32) for name, a in news.items()}
-    nexts = [e.edge.weight for e in inbox if news]
-    return replace(device, own={**own, **found, "share": np.array(nexts[0] if nexts else float(own["share"]))})
+    share = np.array(next((e.edge.weight for e in inbox), float(device.own["share"])))
+    return replace(device, own={**device.own, **found, "share": share, "version": np.array(t.index + 1, np.uint32)})
+
+
+def served(device: DeviceState, got: Mapping[int, tuple[float, Arrays]], t: Round, setup: Setup) -> DeviceState:
+    """The server with its factors after the round: from 1 / q_n and the update of those that arrived, and its own."""
+    own, mine = device.own, float(device.own["share"])
+    if joins(mine, device.id, t):
+        got = {**got, device.id: (1.0 / split(mine)[0], {n: own[f"moved/{n}"] for n in "AB"})}
+    begun = {n: own[n] - own[f"moved/{n}"] for n in "AB"}
+    return serve(device, halves(stepped(begun, got, setup.num_devices), "AB"))

@@ -14,16 +14,18 @@ import numpy as np
 
 from ..exchange.payload import Section, decode, encode
 from ..experts.bank import get, put
-from ..types import Array, Arrays, Column, DeviceState, Edge, Envelope, Facts, Message, Phase, Plan
+from ..types import Array, Arrays, Column, DeviceState, Edge, Envelope, Facts, Message, Phase, Plan, Round
 from ..wireless.link import Radio, max_power_w
 from ..wireless.power import broadcast_power_w
+from . import gossip_lora as gossip
 from .overlays import overlay_phases
+from .setup import Setup
 
 
 def hub(facts: Mapping[int, Facts]) -> int:
     """The device that serves: the one that says it does already, else the one with the best worst link, then least id.
 
-    A link is as good as its weaker direction.
+    A link is as good as its weaker direction. Where devices say that they are `behind`, only those least so may serve.
 
     >>> far, near = {1: 1e-9, 2: 1e-9}, {0: 1e-9, 2: 1e-6}
     >>> told = {k: Facts(id=k, public={}, columns={}, payload_bits=8) for k in range(3)}
@@ -33,12 +35,14 @@ def hub(facts: Mapping[int, Facts]) -> int:
     serving = [k for k in sorted(facts) if "serves" in facts[k].public]
     if serving:
         return serving[0]
+    late = {k: int(f.public.get("behind", 0)) for k, f in facts.items()}
+    latest = [k for k in facts if late[k] == min(late.values())]
 
     def worst(i: int) -> float:
         others = [j for j in facts if j != i]
         return min((min(_gain(facts, i, j), _gain(facts, j, i)) for j in others), default=math.inf)
 
-    return min(facts, key=lambda i: (-worst(i), i))
+    return min(latest, key=lambda i: (-worst(i), i))
 
 
 def _gain(facts: Mapping[int, Facts], i: int, j: int) -> float:
@@ -96,6 +100,25 @@ def describe(device: DeviceState, names: Sequence[str], public: Arrays | None = 
     return Facts(id=device.id, public=dict(public or {}), columns=told.columns, payload_bits=bits)
 
 
+def init(device: int, setup: Setup) -> DeviceState:
+    """What all begin with in round 0: nothing but the seed of the common start, and version 0 of the server's word.
+
+    own: version, the first round that the device has gone into with the server's latest word.
+    """
+    begun = gossip.init(device, setup)
+    return replace(begun, own={**begun.own, "version": np.array(0, dtype=np.uint32)})
+
+
+def behind(device: DeviceState, t: Round, setup: Setup) -> dict[str, Array]:
+    """The fact of how many rounds a device has gone into without the server's latest word; no fact where none.
+
+    Whoever starts anew is behind by all rounds so far. States of runs from before there were versions have none, and
+    count as up to date.
+    """
+    late = t.index - int(device.own.get("version", t.index))
+    return {"behind": np.array(late, dtype=np.uint32)} if late and setup.num_devices > 1 else {}
+
+
 def frame(src: int, dsts: tuple[int, ...], parts: Arrays, columns: Mapping[str, Column] | None = None) -> Message:
     """One message of named parts; what `columns` does not name is values."""
     made = encode([Section((columns or {}).get(name, "values"), name, a) for name, a in parts.items()])
@@ -137,6 +160,11 @@ def collect(device: DeviceState, inbox: Sequence[Envelope], like: Arrays) -> dic
 def serve(device: DeviceState, parts: Arrays) -> DeviceState:
     """The server with what it will send down."""
     return replace(device, bank=put(device.bank, "served", parts))
+
+
+def serves_alone(device: DeviceState, phase: Phase) -> bool:
+    """Whether a device is to send down though nobody had to send anything up: what it says is its own part's alone."""
+    return phase.name == "down" and device.id in phase.outgoing and not get(device.bank, "served")
 
 
 def told(device: DeviceState, inbox: Sequence[Envelope]) -> tuple[DeviceState, Arrays]:
