@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orthomesh.exchange.product import aligned, mended, nearest_factors
+from orthomesh.exchange.product import aligned, mended, nearest_factors, with_signs
 
 Sizes = tuple[int, int, int, int]
 sizes = st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 3), st.integers(1, 4))
@@ -63,6 +63,17 @@ def test_a_sum_that_fits_the_rank_is_exact(seed: int, size: Sizes) -> None:
     weights, b, a = drawn(seed, size)
     expansion, projection = nearest_factors(weights, b, a, size[2] * size[3])
     np.testing.assert_allclose(expansion @ projection, whole(weights, b, a), atol=1e-4)
+
+
+@given(st.integers(0, 2**32 - 1), sizes)
+def test_signs_are_those_of_the_product_alone(seed: int, size: Sizes) -> None:
+    d, k, rank, _ = size
+    rng = np.random.default_rng(seed)
+    b, a, signs = rng.standard_normal((d, rank)), rng.standard_normal((rank, k)), rng.choice([-1.0, 1.0], rank)
+    made, other = with_signs(b, a), with_signs(b * signs, a * signs[:, None])
+    for one, same in zip(made, other, strict=True):
+        np.testing.assert_array_equal(one, same)
+    np.testing.assert_array_equal(made[0] @ made[1], b @ a)
 
 
 # edge

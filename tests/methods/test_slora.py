@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from orthomesh.methods.slora import SLora, masks, spread, started
 from orthomesh.models.base import load_base
 from orthomesh.models.whole import updates_of
 from orthomesh.types import Round
+from orthomesh.wireless.air import IdealAir
 
 # reference
 
@@ -57,6 +59,88 @@ def test_the_second_stage_averages_factors(small: Callable[..., Setup], play: Ca
         assert "sparse" not in state.own
         for name in "AB":
             np.testing.assert_allclose(state.own[name], np.mean([o[name] for o in alone], axis=0), atol=1e-3)
+
+
+def test_signs_do_not_depend_on_who_decomposes(small: Callable[..., Setup]) -> None:
+    setup = small(2)
+    layout = load_base(setup.model).layout
+    rng = np.random.default_rng(1)
+    b = started([rng.standard_normal((s.out_features, s.in_features)) for s in layout.shapes], setup)["B"]
+    for matrix in matrices_b(b, layout):
+        assert (matrix[np.abs(matrix).argmax(axis=0), np.arange(layout.rank)] > 0).all()
+
+
+# what is lost
+
+
+@dataclass(frozen=True)
+class Deaf:
+    """An air over which some devices hear nothing in some rounds. (round, device)"""
+
+    to: tuple[tuple[int, int], ...]
+
+    def announce(self, facts, t):  # type: ignore[no-untyped-def]
+        return IdealAir().announce(facts, t)
+
+    def transmit(self, outbox, phase, t):  # type: ignore[no-untyped-def]
+        sent, cost = IdealAir().transmit(outbox, phase, t)
+        return [replace(m, dsts=tuple(j for j in m.dsts if (t.index, j) not in self.to)) for m in sent], cost
+
+
+def up(played: Any, round_: int) -> list[tuple[int, int]]:
+    return [(e.src, e.dst) for e in played.infos[round_].plan.phases[0].edges]
+
+
+def means_of(played: Any, round_: int, ids: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """What a round's mean is over some devices, each trained from the state after the round before."""
+    t, before = Round(0, round_, len(played.infos)), played.states[round_ - 1]
+    alone = [played.method.fit(before[k], t)[0].own for k in ids]
+    return {name: np.mean([o[name] for o in alone], axis=0) for name in "AB"}
+
+
+def test_whoever_missed_the_last_sparse_mean_takes_the_others_factors(
+    small: Callable[..., Setup], play: Callable[..., Any]
+) -> None:
+    """Of round 1 of stage two it is left out, and told what comes of it; from then on it is one of them."""
+    setup = small(3)
+    played, whole = play(SLora(), setup, rounds=3, air=Deaf(((0, 2),))), play(SLora(), setup, rounds=3)
+    assert [up(played, n) for n in range(3)] == [[(1, 0), (2, 0)], [(1, 0)], [(1, 0), (2, 0)]]
+    for round_, ids in ((1, (0, 1)), (2, (0, 1, 2))):
+        mean = means_of(played, round_, ids)
+        for state in played.states[round_].values():
+            for name in "AB":
+                np.testing.assert_allclose(state.own[name], mean[name], atol=1e-3)
+    control = [played.sent("control")[n] - whole.sent("control")[n] for n in range(3)]
+    assert control[0] == control[2] == 0 < control[1] < 40
+    assert played.sent("values")[1] < whole.sent("values")[1]  # and nothing is sent twice
+
+
+def test_where_the_server_alone_has_the_last_mean_all_take_its_factors(
+    small: Callable[..., Setup], play: Callable[..., Any]
+) -> None:
+    played = play(SLora(), small(3), rounds=2, air=Deaf(((0, 1), (0, 2))))
+    mean = means_of(played, 1, (0,))
+    assert up(played, 1) == []
+    for state in played.last.values():
+        for name in "AB":
+            np.testing.assert_allclose(state.own[name], mean[name], atol=1e-3)
+
+
+def test_a_server_that_starts_anew_in_stage_two_takes_the_others_factors(
+    small: Callable[..., Setup], play: Callable[..., Any]
+) -> None:
+    played = play(SLora(), small(3), rounds=2, fresh={1: (0,)})
+    assert up(played, 1) == [(2, 1)]
+    mean = means_of(played, 1, (1, 2))
+    for state in played.last.values():
+        for name in "AB":
+            np.testing.assert_allclose(state.own[name], mean[name], atol=1e-3)
+
+
+def test_who_missed_an_earlier_mean_is_one_of_all(small: Callable[..., Setup], play: Callable[..., Any]) -> None:
+    """Entries under a common mask may be averaged whatever they began from."""
+    played = play(SLora(first_share=0.6), small(3), rounds=3, air=Deaf(((0, 2),)))
+    assert [len(up(played, n)) for n in range(3)] == [2, 2, 2]
 
 
 # example

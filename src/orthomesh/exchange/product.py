@@ -54,6 +54,28 @@ def nearest_factors(
     return expansion.astype(np.float32), projection.astype(np.float32)
 
 
+def with_signs(
+    B: Float[np.ndarray, "d r"], A: Float[np.ndarray, "r k"]
+) -> tuple[Float[np.ndarray, "d r"], Float[np.ndarray, "r k"]]:
+    r"""The same product from factors whose signs do not depend on who has decomposed it.
+
+    .. math::  B A = (B S)(S A), \quad S = \operatorname{diag}(\pm 1)
+
+    with the signs under which of every column of B the entry of largest magnitude is positive, as in
+    `directions.leading`. Factors that are averaged one by one need it, products do not.
+
+    Args:
+        B: expansion. [d, r]
+        A: projection. [r, k]
+
+    >>> with_signs(np.array([[1.0, 1.0], [-2.0, 3.0]]), np.ones((2, 1)))[1].tolist()
+    [[-1.0], [1.0]]
+    """
+    largest = np.take_along_axis(B, np.abs(B).argmax(axis=0)[None], axis=0)[0]
+    signs = np.where(largest < 0, -1.0, 1.0).astype(B.dtype)
+    return B * signs, A * signs[:, None]
+
+
 def mended(B: Sequence[Array], A: Sequence[Array], weights: Sequence[float], ridge: float) -> Float[np.ndarray, "d r"]:
     r"""B that brings the mean A nearest to the weighted sum of updates, and stays near the mean B (LoRA-FAIR).
 

@@ -2,13 +2,15 @@
 
 Stage one: a random mask, the same for all and drawn from a seed, says which entries of the adapted matrices devices
 train, and a server averages them. Stage two: the base is itself again, what stage one has changed is cut to the rank
-by singular values, and both factors are trained and averaged from there. The decomposition is the same wherever it is
-made, so each device makes its own.
+by singular values, and both factors are trained and averaged from there. The decomposition of the last mean is the same
+wherever it is made, signs included, so each device makes its own. Whoever missed that mean has another one, whose
+factors have nothing to do with the others': it says so, neither serves nor is averaged, and takes the next mean of
+factors, which costs nothing but that word. Where all missed it, the one least behind serves, and all take its factors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Annotated, Literal
@@ -18,14 +20,27 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from ..config import STRICT
-from ..exchange.product import nearest_factors
+from ..exchange.product import nearest_factors, with_signs
 from ..rng import stream
-from ..types import Array, Arrays, Bank, DeviceState, Envelope, Expert, Facts, Learnt, Message, Method, Phase, Round
+from ..types import (
+    Array,
+    Arrays,
+    Bank,
+    DeviceState,
+    Envelope,
+    Expert,
+    Facts,
+    Learnt,
+    Message,
+    Method,
+    Phase,
+    Plan,
+    Round,
+)
 from . import gossip_lora as gossip
-from .fair import plan
 from .full import RATE
 from .gossip_lora import GossipLora
-from .server import collect, describe, halves, means, send, serve, told
+from .server import behind, collect, describe, halves, init, means, send, serve, serves_alone, star, told
 from .setup import Setup, device_rows
 
 
@@ -49,8 +64,9 @@ class SLora:
         c = GossipLora(learning_rate=self.learning_rate)
         return replace(
             c.build(setup),
+            init=partial(init, setup=setup),
             fit=partial(fit, c=self, stage_two=c, setup=setup),
-            describe=announce,
+            describe=partial(announce, c=self, setup=setup),
             plan=plan,
             send=hand_in,
             merge=merge,
@@ -124,6 +140,8 @@ def started(updates: Sequence[Array], setup: Setup) -> dict[str, Array]:
     .. math::  B = U_r \sqrt{\Sigma_r / s}, \quad A = \sqrt{\Sigma_r / s} \, V_r^\top, \quad
                \Delta W = U \Sigma V^\top
 
+    with signs fixed, so that they are the same on machines that decompose in other ways.
+
     Args:
         updates: Delta W of every adapted matrix. [d, k] each
         setup: the run's; s is its model's scaling.
@@ -132,7 +150,7 @@ def started(updates: Sequence[Array], setup: Setup) -> dict[str, Array]:
 
     base = load_base(setup.model)
     pairs = [
-        nearest_factors([1.0 / base.scaling], [update], [np.eye(update.shape[1])], base.layout.rank)
+        with_signs(*nearest_factors([1.0 / base.scaling], [update], [np.eye(update.shape[1])], base.layout.rank))
         for update in updates
     ]
     return {name: np.concatenate([pair[n].ravel() for pair in pairs]) for n, name in enumerate("BA")}
@@ -143,26 +161,40 @@ def names(own: Arrays) -> Sequence[str]:
     return ("sparse",) if "sparse" in own else "AB"
 
 
-def announce(device: DeviceState, t: Round) -> Facts:
-    """How much that takes at most."""
-    return describe(device, names(device.own))
+def announce(device: DeviceState, t: Round, c: SLora, setup: Setup) -> Facts:
+    """How much that takes at most; in stage two also how far behind a device is that lacks the common start."""
+    first, late = first_rounds(t, c.first_share), behind(device, t, setup)
+    lacks = bool(late) and t.index >= first > t.index - int(late["behind"])
+    return describe(device, names(device.own), late if lacks else {})
+
+
+def plan(facts: Mapping[int, Facts], t: Round) -> Plan:
+    """Up to the server, whoever has the common start, and down again to all."""
+    return star(facts, [k for k in facts if "behind" not in facts[k].public])
 
 
 def hand_in(device: DeviceState, phase: Phase, t: Round) -> tuple[Message, ...]:
     """The own part, or the server's mean."""
-    return send(device, phase, halves(device.own, names(device.own)))
+    mine = halves(device.own, names(device.own))
+    return send(averaged(device, {}) if serves_alone(device, phase) else device, phase, mine)
 
 
 def merge(device: DeviceState, inbox: Sequence[Envelope], phase: Phase, t: Round) -> DeviceState:
     """The server averages; then all go on from that."""
-    own = device.own
     if phase.name == "up":
-        if not inbox:
-            return device
-        mine = halves(own, names(own))
-        return serve(device, halves(means({**collect(device, inbox, mine), device.id: mine}, names(own)), names(own)))
-    device, news = told(device, inbox)
-    return replace(device, own={**own, **{name: a.astype(np.float32) for name, a in news.items()}})
+        mine = halves(device.own, names(device.own))
+        return averaged(device, collect(device, inbox, mine)) if inbox else device
+    device, news = told(averaged(device, {}) if serves_alone(device, phase) else device, inbox)
+    if not news:
+        return device
+    found = {name: a.astype(np.float32) for name, a in news.items()}
+    return replace(device, own={**device.own, **found, "version": np.array(t.index + 1, dtype=np.uint32)})
+
+
+def averaged(device: DeviceState, got: Mapping[int, Arrays]) -> DeviceState:
+    """The server with the mean of what arrived and its own part."""
+    which = names(device.own)
+    return serve(device, halves(means({**got, device.id: halves(device.own, which)}, which), which))
 
 
 def bank(device: DeviceState, c: SLora, setup: Setup) -> Bank:
