@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from orthomesh.methods.setup import Setup
 from orthomesh.models.base import load_base
 from orthomesh.models.whole import change_of, wearing
 from orthomesh.types import Edge, Envelope, Phase, Round
+from orthomesh.wireless.air import IdealAir
 
 
 def updates(own: dict[str, np.ndarray], setup: Setup) -> list[np.ndarray]:
@@ -76,14 +78,64 @@ def test_the_server_passes_every_adapter_on(small: Callable[..., Setup], play: C
     assert 0.98 * 7 < sent[4] / (sent[2] / 2) < 1.02 * 7  # of two, none needs passing on
 
 
+# what is lost
+
+
+@dataclass(frozen=True)
+class Deaf:
+    """An air over which one device hears nothing in round 0."""
+
+    device: int
+
+    def announce(self, facts, t):  # type: ignore[no-untyped-def]
+        return IdealAir().announce(facts, t)
+
+    def transmit(self, outbox, phase, t):  # type: ignore[no-untyped-def]
+        sent, cost = IdealAir().transmit(outbox, phase, t)
+        return [replace(m, dsts=tuple(j for j in m.dsts if j != self.device or t.index)) for m in sent], cost
+
+
+@pytest.mark.parametrize(("count", "device"), [(2, 1), (3, 0), (3, 2)])  # 0 serves
+def test_whoever_has_told_but_hears_nobody_folds_its_own_in(
+    count: int, device: int, small: Callable[..., Setup], play: Callable[..., Any]
+) -> None:
+    """The others have folded it in, so that in the next round it must not tell them the same again."""
+    setup = small(count)
+    layout = load_base(setup.model).layout
+    played = play(Flora(), setup, air=Deaf(device))
+    alone = updates(dict(played.method.fit(played.method.init(device), Round(0, 0, 2))[0].own), setup)
+    after = played.states[0][device]
+    assert not {"A", "B"} & after.own.keys()
+    assert not after.bank
+    for ours, oracle in zip(folded(blocks_of(after.own), layout), alone, strict=True):
+        np.testing.assert_allclose(ours, oracle, atol=2e-5)
+    if device:  # else nothing was passed on either
+        other = played.states[0][0]
+        assert len(blocks_of(other.own)) == count
+    later = {k: updates(dict(played.method.fit(s, Round(0, 1, 2))[0].own), setup) for k, s in played.states[0].items()}
+    added = [folded(blocks_of(played.states[n][0].own), layout) for n in range(2)]
+    for n, (before, now) in enumerate(zip(*added, strict=True)):
+        mean = np.mean([later[k][n] for k in range(count)], axis=0)
+        np.testing.assert_allclose(now - before, mean, atol=5e-5)  # of round 1 alone: what round 0 gave came once
+
+
 # edge
 
 
-def test_whoever_hears_nothing_goes_on_with_its_adapter(tiny_setup: Setup) -> None:
+def test_whoever_can_tell_nobody_goes_on_with_its_adapter(tiny_setup: Setup) -> None:
+    """Nobody has folded it in, so all of it is still to be told; also where it would have heard somebody."""
     method, t = Flora().build(tiny_setup), Round(0, 0, 1)
     state = method.fit(method.init(0), t)[0]
     edge = Edge(1, 0, 0.5)
-    after = method.merge(state, [Envelope(edge, None)], Phase(name="gossip", edges=(edge,)), t)
+    for edges, inbox in (((edge,), [Envelope(edge, None)]), ((Edge(1, 2, 0.5),), [])):
+        after = method.merge(state, inbox, Phase(name="gossip", edges=edges), t)
+        assert digest({0: after}) == digest({0: state})
+
+
+def test_passing_on_is_not_telling(tiny_setup: Setup) -> None:
+    method, t = Flora().build(tiny_setup), Round(0, 0, 1)
+    state = method.fit(method.init(0), t)[0]
+    after = method.merge(state, [], Phase(name="gossip", edges=(Edge(0, 2, 0.5, (1,)),)), t)
     assert digest({0: after}) == digest({0: state})
 
 

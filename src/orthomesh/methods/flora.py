@@ -1,7 +1,9 @@
 """FLoRA (arXiv 2409.05976): adapters stacked, not averaged; their sum goes into the base and all start anew.
 
 The sum of updates is exact, and what everybody must hear grows with the number of devices. The server passes adapters
-on one by one, and whoever misses one lacks it in its base from then on.
+on one by one, and whoever misses one lacks it in its base from then on. Whoever has told its adapter but hears nobody
+folds in its own alone, since the others have folded it in and would do so a second time if it went on; whoever has no
+link has told nobody, and goes on.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from ..rng import key
 from ..types import Array, DeviceState, Envelope, Method, Phase, Round
 from .folds import blocks_of, heard, passed_on, with_blocks
 from .gossip_lora import GossipLora
+from .server import halves
 from .setup import Setup
 
 
@@ -38,8 +41,20 @@ class Flora:
 
 
 def merge(device: DeviceState, inbox: Sequence[Envelope], phase: Phase, t: Round, setup: Setup) -> DeviceState:
-    """Fold the sum in and start anew from B = 0 and a projection of its own, once all relays are through."""
+    """Fold the sum in and start anew from B = 0 and a projection of its own, once all relays are through.
+
+    bank: told, until then, on a device that has sent its own adapter. The sum is of that alone if nobody was heard.
+    """
+    if any(not e.carries for e in phase.outgoing.get(device.id, ())):
+        device = replace(device, bank={**device.bank, "told": np.array(1, dtype=np.uint8)})
     device, pairs = heard(device, inbox, phase)
+    if phase.name == "relay":
+        return device
+    bank = dict(device.bank)
+    if bank.pop("told", None) is not None and not pairs:
+        mine = halves(device.own, "AB")
+        pairs = [(mine["A"].astype(np.float32), mine["B"].astype(np.float32))]
+    device = replace(device, bank=bank)
     if not pairs:
         return device
     own = {name: a for name, a in device.own.items() if name not in "AB"}
