@@ -70,11 +70,15 @@ def test_means_and_paired_tests_on_paper(runs: dict[Path, Experiment], tmp_path:
 
 
 def test_what_is_not_there_stands_in_no_other_s_place(runs: dict[Path, Experiment], tmp_path: Path) -> None:
-    """Gossip has no run with two devices, and one seed less with four."""
+    """Gossip has no run with two devices, and with four seeds 1 and 2 of three."""
     some = {d: x for d, x in runs.items() if "gossip" not in x.methods or (x.devices == 4 and x.seed)}
-    assert [sorted(one.lines) for one in by_count(ROWS, some)] == [["orthomesh"], ["orthomesh"]]
+    assert [sorted(one.lines) for one in by_count(ROWS, some)] == [["orthomesh"], ["gossip", "orthomesh"]]
     said = figure4(ROWS, some, tmp_path / "some")
-    assert any("with fewer seeds than others: gossip (4 devices)" in str(one) for one in said)
+    assert any("note: seeds 0, 1, 2, but gossip (4 devices) at 1, 2: means" in str(one) for one in said)
+    assert any("as few as 2 seeds: intervals and tests need three" in str(one) for one in said)
+    found = numbers(tmp_path / "some")
+    assert float(found["gossip", "4"]["accuracy_%"]) == pytest.approx(55)
+    assert float(found["gossip", "4"]["ours - it"]) == pytest.approx(25)  # 30 and 20
     late = {d: x for d, x in runs.items() if "gossip" not in x.methods or x.devices == 4}
     figure4(ROWS, late, tmp_path / "late")
     assert "| LoRA | - | 50.0 ± 24.8 |" in (tmp_path / "late" / "fig4.md").read_text()

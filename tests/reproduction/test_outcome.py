@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 
+from orthomesh.experiment import Experiment
+from orthomesh.methods.hard_moe import HardMoe
 from orthomesh.reproduction.outcome import write
+from orthomesh.reproduction.rows import chosen
 
 
 @pytest.fixture(scope="module")
@@ -53,3 +56,28 @@ def test_what_was_expected_is_said_to_hold_or_not(said: list[Any]) -> None:
     assert any("at least 5 were expected" in one for one in notes)
     assert any(one.endswith(("holds", "does not hold")) for one in notes)
     assert any("1 seed: intervals and tests need three" in one for one in notes)
+
+
+# edge
+
+
+def test_methods_at_other_seeds_are_tested_on_those_they_share(tmp_path: Path) -> None:
+    """Ours has seeds 0 to 2, LoRA 1 to 3; at 1 and 2 ours is ahead by 20 and 40 points."""
+    right = {"orthomesh": {0: 0.1, 1: 0.6, 2: 0.7}, "gossip": {1: 0.4, 2: 0.3, 3: 0.9}}
+    runs = {}
+    for label, by_seed in right.items():
+        for seed, accuracy in by_seed.items():
+            place = tmp_path / label / f"seed{seed}"
+            place.mkdir(parents=True)
+            made = {"accuracy": {"a": accuracy}, "bytes_per_device_round": {}, "trained_parameters": 1}
+            summary = {"tasks": ["a"], "model": {"parameters": 9}, "methods": {label: made}}
+            (place / "summary.json").write_text(json.dumps(summary))
+            (place / "config.yaml").write_text("{}")  # all as by default
+            runs[place] = Experiment(seed=seed, methods={label: HardMoe()})
+    said = [str(one) for one in write("table2", chosen("table2", list(right)), runs, tmp_path)]
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "table2.csv").read_text())))
+    found = {(r["label"], r["column"]): (r["value"], r["seeds"]) for r in rows if r["source"] == "ours"}
+    assert found["gossip", "proposed - it"] == ("30.0000", "2")
+    assert found["gossip", "Avg."] == ("53.3333", "3")
+    assert "note: as few as 2 seeds: intervals and tests need three at least" in said
+    assert any(one.startswith("note: seeds 1, 2, 3, but orthomesh at 0, 1, 2: means are over") for one in said)

@@ -15,7 +15,8 @@ from orthomesh.reproduction.tables import as_csv, as_latex, as_markdown, cells, 
 
 def line(label: str, scores: tuple[tuple[float, ...], ...], trained: float = 0, sent: float = 0) -> Line:
     row = next(r for r in TABLE_1 if r.label == label)
-    return Line(row=row, tasks=("a_1", "b"), scores=scores, trained=trained, sent=sent, model=1000)
+    seeds = tuple(range(len(scores)))
+    return Line(row=row, tasks=("a_1", "b"), seeds=seeds, scores=scores, trained=trained, sent=sent, model=1000)
 
 
 LINES = [

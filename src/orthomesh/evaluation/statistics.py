@@ -17,12 +17,13 @@ class Interval(NamedTuple):
 
 class Paired(NamedTuple):
     """Difference a - b. t_p: two-sided p of the paired t-test over seeds. wilcoxon_p: of the signed-rank test over all
-    pairs. pairs: of the latter. Both p are NaN where there is too little to test."""
+    pairs. pairs: of the latter. seeds: of the former. Both p are NaN where there is too little to test."""
 
     difference: Interval
     t_p: float
     wilcoxon_p: float
     pairs: int
+    seeds: int
 
 
 def interval(values: Sequence[float]) -> Interval:
@@ -70,7 +71,7 @@ def paired(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> Paired
         raise ValueError(f"pairs need as many seeds and tasks on both sides, got {x.shape} and {y.shape}")
     by_seed, pairs = (x - y).mean(axis=1), (x - y).ravel()
     difference = interval(by_seed.tolist())
-    return Paired(difference, _t_test(by_seed), _wilcoxon(pairs), int(pairs.size))
+    return Paired(difference, _t_test(by_seed), _wilcoxon(pairs), int(pairs.size), len(by_seed))
 
 
 def _t_test(differences: np.ndarray) -> float:

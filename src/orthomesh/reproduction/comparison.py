@@ -17,11 +17,11 @@ from rich.text import Text
 
 from ..evaluation.record import Journal
 from ..evaluation.statistics import Interval, Paired, interval
-from ..evaluation.wording import count, quantity
+from ..evaluation.wording import quantity
 from ..experiment import Experiment
 from . import forgetting, plots
-from .outcome import Said, draw, few, fewer, frontiers, put, verdicts, write_forgetting
-from .record import Line, against_ours, directories, frontier, lines, points, short_of_seeds
+from .outcome import Said, draw, few, frontiers, put, seeds_of, uneven, verdicts, write_forgetting
+from .record import Line, against_ours, directories, frontier, lines, points
 from .rows import OURS, Row
 from .runs import computed_on
 from .tables import FIELDS, latex, number, p_value
@@ -51,10 +51,11 @@ its transmitter's seconds and energy; all per device but the third."""
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
-    """One method over all seeds, with what it cost.
+    """One method over the seeds it has, with what it cost.
 
     line: its accuracy. costs: of every seed, by the names of `MEASURES`. equal: accuracy of the last examined round at
-    which it had sent no more than ours did in the whole run, %, by seed; empty where it had sent more after its first.
+    which it had sent no more than ours did in the whole run, %, by seed that ours has too; empty where it had sent more
+    after its first.
     """
 
     line: Line
@@ -81,8 +82,7 @@ def compared(rows: Sequence[Row], runs: Mapping[Path, Experiment]) -> list[Compa
         if line is None:
             continue
         after = [points(Journal(d), row.label) for d in where]
-        most = [budget.get(runs[d].seed, -1.0) for d in where]
-        equal = [_within(p, b) for p, b in zip(after, most, strict=True)]
+        equal = [_within(p, budget[s]) for s, p in zip(line.seeds, after, strict=True) if s in budget]
         told = [_costs(Journal(d), row.label, p) for d, p in zip(where, after, strict=True)]
         found.append(
             Compared(
@@ -151,20 +151,20 @@ def as_csv(found: Sequence[Compared], tests: Mapping[str, Paired]) -> str:
     made = csv.writer(out, lineterminator="\n")
     made.writerow(FIELDS)
     for one in found:
-        line, seeds = one.line, len(one.line.scores)
+        line, seeds = one.line, len(one.line.seeds)
         who = ("ours", line.row.title, line.row.label)
         accuracy = {**{task: line.column(task) for task in line.tasks}, "Avg.": line.average}
-        accuracy |= {"at our bytes": interval(one.equal)} if one.equal else {}
-        told: list[tuple[str, Interval, str]] = [(name, value, "%") for name, value in accuracy.items()]
-        told += [(name, interval(one.costs[name]), unit) for name, unit in MEASURES.items()]
+        told: list[tuple[str, Interval, int, str]] = [(name, value, seeds, "%") for name, value in accuracy.items()]
+        told += [("at our bytes", interval(one.equal), len(one.equal), "%")] if one.equal else []
+        told += [(name, interval(one.costs[name]), seeds, unit) for name, unit in MEASURES.items()]
         if (test := tests.get(line.row.label)) is not None:
-            told += [("ours - it", test.difference, "points")]
+            told += [("ours - it", test.difference, test.seeds, "points")]
             told += [
-                (name, Interval(p, math.nan), "")
+                (name, Interval(p, math.nan), test.seeds, "")
                 for name, p in (("p, t over seeds", test.t_p), ("p, Wilcoxon", test.wilcoxon_p))
             ]
-        for name, value, unit in told:
-            made.writerow([*who, name, *("" if math.isnan(v) else f"{v:.6g}" for v in value), seeds, unit])
+        for name, value, n, unit in told:
+            made.writerow([*who, name, *("" if math.isnan(v) else f"{v:.6g}" for v in value), n, unit])
     return out.getvalue()
 
 
@@ -191,27 +191,25 @@ def write(
 
     Args:
         rows: of the table.
-        runs: finished, of one method and seed each; a method with fewer seeds than others is left out.
+        runs: finished, of one method and seed each; a note says which methods have other seeds than most.
         out: where to.
         equal: what is the same for all.
 
     Returns:
         Tables, sentences and paths, in the order to show them.
     """
-    short = short_of_seeds(runs)
-    runs = {d: x for d, x in runs.items() if next(iter(x.methods)) not in short}
     found = compared(rows, runs)
-    flat, seeds = [one.line for one in found], len({x.seed for x in runs.values()})
-    tests = against_ours(flat)
+    flat = [one.line for one in found]
+    tests, seeds = against_ours(flat), seeds_of(flat)
     told = cells(found, tests)
-    caption = f"All methods at {equal}, {count(seeds, 'seed')} with 95 % t-intervals; cost of a device over the run"
+    caption = f"All methods at {equal}, {seeds} with 95 % t-intervals; cost of a device over the run"
     files = {
         "csv": as_csv(found, tests),
         "md": as_markdown(told),
         "tex": latex("methods", HEAD, [("", told)], caption, best=1),
     }
     paths = [put(out / f"methods.{end}", text) for end, text in files.items()]
-    words = f"mean accuracy over tasks, {count(seeds, 'seed')} with 95 % intervals"
+    words = f"mean accuracy over tasks, {seeds} with 95 % intervals"
     measures = [plots.Measure(line.row.title, *line.average, ()) for line in flat]
     sending = [one.line.row for one in found if one.cost("sent")]
     curves = {row: frontier(row.label, directories(row, runs)) for row in sending}
@@ -220,7 +218,7 @@ def write(
     drawn |= forgetting.figure(kept)
     before = write_forgetting(kept, out, paths)
     notes = draw(drawn, out, paths)
-    notes += [*fewer(short), *computed_on(runs)]
+    notes += [*uneven({line.row.label: line.seeds for line in flat}), *computed_on(runs)]
     note = (
         "at our bytes: the last examined round with no more sent than ours in the whole run; on the way few are asked"
     )
@@ -230,6 +228,6 @@ def write(
     return [
         terminal(told, found),
         before,
-        *(f"note: {n}" for n in (note, *expected, *few(seeds), *notes)),
+        *(f"note: {n}" for n in (note, *expected, *few(flat, tests.values()), *notes)),
         *paths,
     ]

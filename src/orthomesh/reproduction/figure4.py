@@ -11,11 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from ..evaluation.statistics import Interval, Paired
-from ..evaluation.wording import count
 from ..experiment import Experiment
 from . import plots, tables
-from .outcome import Said, draw, few, fewer, put, write_csv
-from .record import Line, against_ours, lines, short_of_seeds
+from .outcome import Said, draw, few, put, seeds_of, uneven, write_csv
+from .record import Line, against_ours, lines
 from .rows import Row
 from .runs import computed_on
 
@@ -24,13 +23,11 @@ FIELDS = ("method", "label", "devices", "accuracy_%", "half_width", "seeds", "ou
 
 @dataclass(frozen=True, kw_only=True)
 class Count:
-    """One number of devices. lines: methods with all seeds. tests: ours minus each, by label. short: labels of the
-    others."""
+    """One number of devices. lines: methods, by label. tests: ours minus each, by label."""
 
     devices: int
     lines: Mapping[str, Line]
     tests: Mapping[str, Paired]
-    short: tuple[str, ...]
 
 
 def by_count(rows: Sequence[Row], runs: Mapping[Path, Experiment]) -> list[Count]:
@@ -42,10 +39,8 @@ def by_count(rows: Sequence[Row], runs: Mapping[Path, Experiment]) -> list[Count
     """
     found = []
     for m in sorted({x.setup().num_devices for x in runs.values()}):
-        here = {d: x for d, x in runs.items() if x.setup().num_devices == m}
-        short = short_of_seeds(here)
-        made = lines(rows, {d: x for d, x in here.items() if not set(short) & set(x.methods)})
-        found.append(Count(devices=m, lines={n.row.label: n for n in made}, tests=against_ours(made), short=(*short,)))
+        made = lines(rows, {d: x for d, x in runs.items() if x.setup().num_devices == m})
+        found.append(Count(devices=m, lines={n.row.label: n for n in made}, tests=against_ours(made)))
     return found
 
 
@@ -60,15 +55,17 @@ def figure4(rows: Sequence[Row], runs: Mapping[Path, Experiment], out: Path) -> 
     Returns:
         A table, sentences and paths, in the order to show them.
     """
-    found, seeds = by_count(rows, runs), len({x.seed for x in runs.values()})
+    found = by_count(rows, runs)
+    whole = [line for one in found for line in one.lines.values()]
+    seeds = seeds_of(whole)
     shown = [row for row in rows if any(row.label in one.lines for one in found)]
     curves = [plots.Curve(row.title, _spots(row, found)) for row in shown]
-    words = f"mean accuracy over the tasks that some device has, {count(seeds, 'seed')}, 95 % intervals"
+    words = f"mean accuracy over the tasks that some device has, {seeds}, 95 % intervals"
     names = ["method", *(f"{one.devices} devices" for one in found)]
     averages = [[row.title, *(_average(one, row) for one in found)] for row in shown]
     tests = [[row.title, *(_tested(one, row) for one in found)] for row in shown]
     flat = [_numbers(one, row) for row in shown for one in found if row.label in one.lines]
-    caption = f"Accuracy over the number of devices, %: {count(seeds, 'seed')} with 95 % t-intervals"
+    caption = f"Accuracy over the number of devices, %: {seeds} with 95 % t-intervals"
     paths = [
         write_csv(out / "fig4.csv", FIELDS, flat),
         put(out / "fig4.tex", tables.latex("fig4", names, [("", averages)], caption)),
@@ -78,8 +75,8 @@ def figure4(rows: Sequence[Row], runs: Mapping[Path, Experiment], out: Path) -> 
     notes = [
         "the paper's text has accuracy in Figure 4 and the collision rate in Figure 6, its captions the reverse; this "
         "is the text's Figure 4",
-        *few(seeds),
-        *fewer([f"{label} ({one.devices} devices)" for one in found for label in one.short]),
+        *few(whole, [test for one in found for test in one.tests.values()]),
+        *uneven({f"{k} ({one.devices} devices)": n.seeds for one in found for k, n in one.lines.items()}),
         *computed_on(runs),
         *draw({"fig4": plots.curves(axes, curves)}, out, paths),
     ]
@@ -101,9 +98,9 @@ def _tested(one: Count, row: Row) -> str:
 
 def _numbers(one: Count, row: Row) -> tuple[object, ...]:
     line, test = one.lines[row.label], one.tests.get(row.label)
-    nothing = Paired(Interval(math.nan, math.nan), math.nan, math.nan, 0)
-    difference, t_p, wilcoxon_p, _ = test or nothing
-    told = (*line.average, len(line.scores), *difference, t_p, wilcoxon_p)
+    nothing = Paired(Interval(math.nan, math.nan), math.nan, math.nan, 0, 0)
+    difference, t_p, wilcoxon_p, *_ = test or nothing
+    told = (*line.average, len(line.seeds), *difference, t_p, wilcoxon_p)
     return (row.title, row.label, one.devices, *("" if math.isnan(v) else f"{v:.6g}" for v in told))
 
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from rich.table import Table
 
 from ..checkpoint import write_whole
+from ..evaluation.statistics import Paired
 from ..evaluation.wording import count
-from ..experiment import ORACLE, Experiment
+from ..experiment import BASE, ORACLE, Experiment
 from . import forgetting, plots, scene, tables
 from .breakdown import CAUSES, MEAN, STAGES, Loss, as_markdown, as_table, losses
 from .printed import remarks
-from .record import Line, Point, against_ours, directories, frontier, lines, short_of_seeds, unread
+from .record import Line, Point, against_ours, directories, frontier, lines, shared, unread
 from .rows import OURS, Row
 from .runs import broken_down, computed_on
 
@@ -34,14 +36,9 @@ def write(what: str, rows: Sequence[Row], runs: Mapping[Path, Experiment], out: 
     Returns:
         Tables, sentences and paths, in the order to show them.
     """
-    short = short_of_seeds(runs)
-    runs = {d: x for d, x in runs.items() if not set(short) & set(x.methods)}
     found = lines(rows, runs)
-    tests = against_ours(found)
-    seeds = len({x.seed for x in runs.values()})
-    caption = (
-        f"{what.capitalize()} of the paper: ours over {count(seeds, 'seed')} with 95 % t-intervals, and as printed"
-    )
+    tests, seeds = against_ours(found), seeds_of(found)
+    caption = f"{what.capitalize()} of the paper: ours over {seeds} with 95 % t-intervals, and as printed"
     said: Said = [*tables.terminal(what, found, tests)]
     files = {
         "csv": tables.as_csv(what, found, tests),
@@ -56,7 +53,7 @@ def write(what: str, rows: Sequence[Row], runs: Mapping[Path, Experiment], out: 
         for line in found
     ]
     words = "mean accuracy over tasks; dots: ours with 95 % intervals, rings: the paper's 1.5B and 7B"
-    drawn = {what: plots.dots(f"{what}, {count(seeds, 'seed')}", words, measures)}
+    drawn = {what: plots.dots(f"{what}, {seeds}", words, measures)}
     if what == "table1":
         sending = [line.row for line in found if line.sent and line.row.settings is not None]
         drawn |= frontiers({row: frontier(row.label, directories(row, runs)) for row in sending}, out, paths)
@@ -65,7 +62,8 @@ def write(what: str, rows: Sequence[Row], runs: Mapping[Path, Experiment], out: 
         drawn, said = drawn | broken | forgetting.figure(kept), [*said, *lost]
     notes, nothing = draw(drawn, out, paths), unread(rows, list(runs))
     expected = verdicts(found) if what == "table1" else []  # of methods that exchange
-    told = (*expected, *nothing, *remarks(what), *few(seeds), *fewer(short), *computed_on(runs), *notes)
+    own = uneven({line.row.label: line.seeds for line in found})
+    told = (*expected, *nothing, *remarks(what), *few(found, tests.values()), *own, *computed_on(runs), *notes)
     said += [f"note: {one}" for one in told]
     return [*said, *paths]
 
@@ -86,14 +84,39 @@ def draw(drawn: Mapping[str, scene.Scene], out: Path, paths: list[Path]) -> list
     return sorted(set(notes) - {""})
 
 
-def few(seeds: int) -> list[str]:
-    """A sentence where seeds are too few."""
-    return [] if seeds >= 3 else [f"{count(seeds, 'seed')}: intervals and tests need three at least"]
+def few(found: Sequence[Line], tests: Iterable[Paired]) -> list[str]:
+    """A sentence where a mean or a test has too few seeds."""
+    each = [*(len(line.seeds) for line in found), *(test.seeds for test in tests)]
+    if min(each) >= 3:
+        return []
+    some = "" if min(each) == max(each) else "as few as "
+    return [f"{some}{count(min(each), 'seed')}: intervals and tests need three at least"]
 
 
-def fewer(short: Sequence[str]) -> list[str]:
-    """A sentence where some methods have fewer seeds."""
-    return [f"left out, with fewer seeds than others: {', '.join(short)}"] if short else []
+def seeds_of(found: Sequence[Line]) -> str:
+    """How many seeds methods have, e.g. `3 seeds`, or `1 to 3 seeds` before all runs are finished."""
+    most = max(len(line.seeds) for line in found)
+    least = min(len(line.seeds) for line in found)
+    return count(most, "seed") if least == most else f"{least} to {count(most, 'seed')}"
+
+
+def uneven(seeds: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """A sentence where some methods have other seeds than most, as before all runs are finished.
+
+    >>> uneven({"gossip": (0, 1), "lori": (0, 1), "full": (1,)})[0].partition(":")[0]
+    'seeds 0, 1, but full at 1'
+    """
+    sets = {name: tuple(sorted(own)) for name, own in seeds.items()}
+    ((most, number),) = Counter(sets.values()).most_common(1)
+    if number == len(sets):
+        return []
+    others = "; ".join(f"{name} at {_listed(own)}" for name, own in sets.items() if own != most)
+    how = "means are over a method's own seeds, tests over those that ours has too"
+    return [f"seeds {_listed(most)}, but {others}: {how}"]
+
+
+def _listed(seeds: Iterable[int]) -> str:
+    return ", ".join(map(str, seeds))
 
 
 def verdicts(found: Sequence[Line]) -> list[str]:
@@ -101,21 +124,28 @@ def verdicts(found: Sequence[Line]) -> list[str]:
     by = {line.row.label: line for line in found}
     if OURS not in by:
         return []
-    ours, said = by[OURS].average.mean, []
+    said = []
     for label, least, words in (("gossip", 5.0, "gossip LoRA"), ("lori", 3.0, "LoRI")):
-        if label in by:
-            ahead = ours - by[label].average.mean
+        if (two := _means(by, OURS, label)) is not None:
+            ahead = two[0] - two[1]
             said.append(f"{ahead:+.1f} points on {words}; at least {least:g} were expected: {_holds(ahead >= least)}")
-    if ORACLE in by:
-        share = 100 * ours / max(by[ORACLE].average.mean, 1e-9)
+    if (two := _means(by, OURS, ORACLE)) is not None:
+        share = 100 * two[0] / max(two[1], 1e-9)
         said.append(f"{share:.1f} % of the oracle with the same adapters; 99 were expected: {_holds(share >= 99)}")
     if "gossip" in by and by["gossip"].sent:
         part = by[OURS].sent / by["gossip"].sent
         said.append(f"1/{1 / max(part, 1e-9):.1f} of LoRA's bytes a round; 1/20 was expected: {_holds(part <= 0.05)}")
-    if "paper" in by and "base" in by:
-        below = by["paper"].average.mean < by["base"].average.mean
-        said.append(f"the paper's reading below the untouched model, as expected: {_holds(below)}")
+    if (two := _means(by, "paper", BASE)) is not None:
+        said.append(f"the paper's reading below the untouched model, as expected: {_holds(two[0] < two[1])}")
     return said
+
+
+def _means(by: Mapping[str, Line], one: str, other: str) -> tuple[float, float] | None:
+    """Accuracy of two methods over the seeds that both have."""
+    if one not in by or other not in by:
+        return None
+    a, b = shared(by[one], by[other])
+    return (a.average.mean, b.average.mean) if a.seeds else None
 
 
 def _holds(whether: bool) -> str:

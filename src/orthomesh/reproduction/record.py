@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,15 @@ from .rows import OURS, Row
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One method over all seeds.
+    """One method over the seeds it has.
 
-    scores: accuracy by seed and task, %. [n, tasks] trained: entries trained on a device. sent: bytes framed by a
-    device in a round, mean. model: parameters of the base.
+    seeds: of its runs. [n] scores: accuracy by seed and task, %. [n, tasks] trained: entries trained on a device.
+    sent: bytes framed by a device in a round, mean. model: parameters of the base.
     """
 
     row: Row
     tasks: tuple[str, ...]
+    seeds: tuple[int, ...]
     scores: tuple[tuple[float, ...], ...]
     trained: float
     sent: float
@@ -42,18 +42,20 @@ class Line:
         n = self.tasks.index(task)
         return interval([one[n] for one in self.scores])
 
+    def at(self, seeds: Sequence[int]) -> Line:
+        """The same over some of its seeds."""
+        by_seed = dict(zip(self.seeds, self.scores, strict=True))
+        return replace(self, seeds=tuple(seeds), scores=tuple(by_seed[s] for s in seeds))
+
 
 def directories(row: Row, runs: Mapping[Path, Experiment]) -> list[Path]:
     """Where a row's runs are, a directory a seed; the oracle's are ours, the untouched model is in all of them."""
     if row.label == BASE:
-        return [d for d, x in runs.items() if next(iter(x.methods)) == next(iter(next(iter(runs.values())).methods))]
+        first: dict[int, Path] = {}
+        for directory, x in runs.items():
+            first.setdefault(x.seed, directory)
+        return list(first.values())
     return [d for d, x in runs.items() if (OURS if row.label == ORACLE else row.label) in x.methods]
-
-
-def short_of_seeds(runs: Mapping[Path, Experiment]) -> list[str]:
-    """Labels with fewer seeds than others."""
-    count = Counter(label for x in runs.values() for label in x.methods)
-    return [label for label, n in count.items() if n < max(count.values())]
 
 
 def lines(rows: Sequence[Row], runs: Mapping[Path, Experiment]) -> list[Line]:
@@ -73,19 +75,36 @@ def lines(rows: Sequence[Row], runs: Mapping[Path, Experiment]) -> list[Line]:
             scores = tuple(tuple(100 * m["accuracy"][t] for t in tasks) for m in made)
             sent = [sum(m["bytes_per_device_round"].values()) for m in made]
             trained = float(np.mean([m["trained_parameters"] for m in made]))
-            size = int(summaries[0]["model"]["parameters"])
             found.append(
-                Line(row=row, tasks=tasks, scores=scores, trained=trained, sent=float(np.mean(sent)), model=size)
+                Line(
+                    row=row,
+                    tasks=tasks,
+                    seeds=tuple(runs[d].seed for d in where),
+                    scores=scores,
+                    trained=trained,
+                    sent=float(np.mean(sent)),
+                    model=int(summaries[0]["model"]["parameters"]),
+                )
             )
     return found
 
 
 def against_ours(found: Sequence[Line]) -> dict[str, Paired]:
-    """The proposed method minus every other, paired over seeds (t) and seeds x tasks (Wilcoxon); by label."""
+    """The proposed method minus every other, paired over seeds (t) and seeds x tasks (Wilcoxon); by label.
+
+    Seeds that only one of the two has are no pair; without a common one there is no test.
+    """
     ours = next((line for line in found if line.row.label == OURS), None)
     if ours is None:
         return {}
-    return {line.row.label: paired(ours.scores, line.scores) for line in found if line is not ours}
+    both = {line.row.label: shared(ours, line) for line in found if line is not ours}
+    return {label: paired(a.scores, b.scores) for label, (a, b) in both.items() if a.seeds}
+
+
+def shared(one: Line, other: Line) -> tuple[Line, Line]:
+    """Two methods over the seeds that both have, in the order of the first."""
+    both = [seed for seed in one.seeds if seed in other.seeds]
+    return one.at(both), other.at(both)
 
 
 def unread(rows: Sequence[Row], directories: Sequence[Path]) -> list[str]:

@@ -126,8 +126,8 @@ def as_csv(table: str, lines: Sequence[Line], tests: Tests) -> str:
             rows.writerow([*who, "# Trans.", f"{line.sent:.1f}", "", len(line.scores), "bytes a round"])
         if (test := tests.get(line.row.label)) is not None:
             d = test.difference
-            rows.writerow([*who, "proposed - it", f"{d.mean:.4f}", _csv(d.half), len(line.scores), "points"])
-            rows.writerow([*who, "p, t over seeds", _csv(test.t_p), "", len(line.scores), ""])
+            rows.writerow([*who, "proposed - it", f"{d.mean:.4f}", _csv(d.half), test.seeds, "points"])
+            rows.writerow([*who, "p, t over seeds", _csv(test.t_p), "", test.seeds, ""])
             rows.writerow([*who, "p, Wilcoxon", _csv(test.wilcoxon_p), "", test.pairs, ""])
     for model, printed in TABLES[table].items():
         for one in printed:
