@@ -100,11 +100,48 @@ def test_a_run_older_than_a_setting_is_what_the_method_was_then(
         begin(place, replace(X, methods={"one": now}))
 
 
-def test_a_foreign_directory_is_left_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("last", ["versions.json", "config.yaml"])
+@pytest.mark.parametrize("written", [False, True])
+def test_what_a_kill_at_the_beginning_leaves_is_gone_on_with(
+    last: str, written: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kill comes before the last file gets its name, and before or after its bytes."""
+
+    def killed(old: Path, new: Path) -> None:
+        if new.name == last:
+            Path(old).write_bytes(Path(old).read_bytes() if written else b"")
+            raise KeyboardInterrupt
+        Path(old).rename(new)
+
+    with monkeypatch.context() as now:
+        now.setattr("orthomesh.checkpoint.os.replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            begin(tmp_path, X)
+    assert not (tmp_path / "config.yaml").exists()
+    assert not begin(tmp_path, X)
+    assert of_run(tmp_path).methods == X.methods
+    assert (tmp_path / "versions.json").is_file()
+
+
+@pytest.mark.parametrize("name", ["letters.txt", ".letters", "letters.new", ".folder.new/letter", "versions.json/one"])
+def test_a_foreign_directory_is_left_alone(name: str, tmp_path: Path) -> None:
+    place = tmp_path / name
+    place.parent.mkdir(exist_ok=True)
+    place.write_text("dear")
+    there_now = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ValueError, match="something else than a run"):
+        begin(tmp_path, X)
+    assert sorted(tmp_path.rglob("*")) == there_now
+
+
+@pytest.mark.parametrize("name", [".versions.json.new", ".config.yaml.new", ".config.yaml.new-812-3f"])
+def test_a_half_written_beginning_beside_letters_is_not_a_run(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("na")
     (tmp_path / "letters.txt").write_text("dear")
     with pytest.raises(ValueError, match="something else than a run"):
         begin(tmp_path, X)
-    assert [p.name for p in tmp_path.iterdir()] == ["letters.txt"]
+    (tmp_path / "letters.txt").unlink()
+    assert not begin(tmp_path, X)
 
 
 def test_a_method_without_experts_has_no_breakdown(tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ from .breakdown import Breakdown, break_down
 from .scales import at_count, at_seed
 
 Runs = Mapping[Path, Experiment]
+VERSIONS = "versions.json"
+"""Written before a run's settings, so that a directory with settings lacks nothing."""
 ANYWHERE = ("workers", "engine", "ray_address")
 """Settings that say where a run is computed and change nothing of its result."""
 ROUNDED = ("model.device",)
@@ -70,13 +72,13 @@ def claimed(directory: Path) -> Iterator[bool]:
 def begin(directory: Path, x: Experiment) -> bool:
     """Make a run's directory, or see that it holds the same run.
 
-    Where it is finished, what it was computed on may be another.
+    Where it is finished, what it was computed on may be another. What a kill in here leaves behind is begun anew.
 
     Returns:
         Whether the run is finished already.
 
     Raises:
-        ValueError: the directory holds a run with other settings.
+        ValueError: the directory holds a run with other settings, or something else.
     """
     config = directory / "config.yaml"
     if config.is_file():
@@ -88,12 +90,17 @@ def begin(directory: Path, x: Experiment) -> bool:
                 "another --out"
             )
         return finished
-    if directory.exists() and any(directory.iterdir()):
+    if directory.exists() and not all(map(_of_a_beginning, directory.iterdir())):
         raise ValueError(f"{directory} holds something else than a run; choose another --out")
     directory.mkdir(parents=True, exist_ok=True)
-    write_whole(directory / "versions.json", json.dumps(versions(), indent=1).encode())
+    write_whole(directory / VERSIONS, json.dumps(versions(), indent=1).encode())
     write_whole(config, yaml.safe_dump(plain(x), sort_keys=False).encode())
     return False
+
+
+def _of_a_beginning(path: Path) -> bool:
+    """Whether a file is what `begin` writes before the settings, or what a kill leaves of writing one."""
+    return path.is_file() and (path.name == VERSIONS or (path.name.startswith(".") and ".new" in path.name))
 
 
 def there(runs: Runs) -> dict[Path, Experiment]:
