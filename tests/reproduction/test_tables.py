@@ -10,7 +10,8 @@ from rich.console import Console
 
 from orthomesh.reproduction.record import Line, against_ours
 from orthomesh.reproduction.rows import TABLE_1
-from orthomesh.reproduction.tables import as_csv, as_latex, as_markdown, cells, head, sizes, terminal
+from orthomesh.reproduction.scales import scale_of
+from orthomesh.reproduction.tables import as_csv, as_latex, as_markdown, cells, head, placed, sizes, terminal
 
 
 def line(label: str, scores: tuple[tuple[float, ...], ...], trained: float = 0, sent: float = 0) -> Line:
@@ -76,3 +77,36 @@ def test_markdown_and_terminal_show_all_rows() -> None:
     assert "78.00" in shown
     assert len(cells("table1", LINES)) == 3
     assert head(LINES)[-1] == "Avg."
+
+
+def test_a_task_of_the_paper_s_stands_in_its_own_column() -> None:
+    """arc_easy is the fifth column, boolq the first; what the paper does not have fills the others in order."""
+    row = next(r for r in TABLE_1 if r.label == "orthomesh")
+    ours = Line(row=row, tasks=("snips", "trec", "arc_easy", "sst2", "agnews", "boolq"), seeds=(0,),
+                scores=((1.0, 2.0, 3.0, 4.0, 5.0, 6.0),), trained=1, sent=1, model=9)  # fmt: skip
+    names = ["boolq", "snips / Piqa", "trec / SocI.qa", "sst2 / GSM8K", "arc_easy / ARC-E.", "agnews / ARC-C."]
+    assert head([ours])[3:] == [*names, "Hella.S.", "HumanE.", "Avg."]
+    scores = ["6.0", "1.0", "2.0", "4.0", "3.0", "5.0", "", "", "3.5"]
+    (_, mine), (_, theirs), _ = cells("table1", [ours])
+    assert mine[0][3:] == scores
+    assert theirs[0][3:] == ["79.81", "80.72", "79.16", "77.83", "84.49", "64.20", "87.35", "62.05", "76.95"]
+    assert f"| {' | '.join(scores)} |" in as_markdown("table1", [ours], {})
+    assert " & ".join(scores[:-1]) in as_latex("table1", [ours], "")
+    rows = csv.DictReader(io.StringIO(as_csv("table1", [ours], {})))
+    order = ["boolq", "snips", "trec", "sst2", "arc_easy", "agnews", "Avg."]
+    assert [r["column"] for r in rows if r["source"] == "ours" and r["unit"] == "%"] == order
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(terminal("table1", [ours], {})[0])
+    assert console.export_text().splitlines()[0].split()[-7:] == order
+
+
+def test_tasks_beyond_the_paper_s_columns_come_after_them() -> None:
+    many = ["a", "b", "c", "d", "e", "f", "g", "h", "gsm8k"]
+    assert placed(many) == ["a", "b", "c", "gsm8k", "d", "e", "f", "g", "h"]
+    assert placed(["gsm8k", "boolq"]) == ["boolq", None, None, "gsm8k", None, None, None, None]
+
+
+@pytest.mark.parametrize("scale", ["tiny", "paper"])
+def test_tasks_that_are_all_the_paper_s_or_all_ours_keep_their_order(scale: str) -> None:
+    tasks = scale_of(scale).experiment().tasks.names
+    assert placed(tasks) == list(tasks)

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from ..evaluation.statistics import Interval, Paired
 from ..evaluation.wording import quantity
-from .printed import COLUMNS, TABLES, Printed
+from .printed import COLUMNS, TABLES, TASKS, Printed
 from .record import Line
 
 Tests = Mapping[str, Paired]
@@ -26,6 +26,18 @@ def printed_of(table: str, title: str) -> dict[str, Printed]:
     """The paper's row of this name by model; empty where it has none."""
     found = {model: [r for r in rows if r.method == title] for model, rows in TABLES[table].items()}
     return {model: rows[0] for model, rows in found.items() if rows}
+
+
+def placed(tasks: Sequence[str]) -> list[str | None]:
+    """Our tasks under the paper's columns: each in its own, the others in those left over in order, and beyond them.
+
+    None where the paper has a column and we have no task.
+
+    >>> placed(["snips", "piqa"])[:3]
+    ['snips', 'piqa', None]
+    """
+    others = iter([task for task in tasks if task not in TASKS])
+    return [*(name if name in tasks else next(others, None) for name in TASKS), *others]
 
 
 def share(part: float, whole: float) -> str:
@@ -69,7 +81,7 @@ def p_value(p: float) -> str:
 
 def terminal(table: str, lines: Sequence[Line], tests: Tests) -> list[Table]:
     """Accuracy task by task; what is trained and sent; averages beside the paper's, with the paired tests."""
-    tasks = lines[0].tasks
+    tasks = [task for task in placed(lines[0].tasks) if task is not None]
     first = _empty("right answers, %", [*tasks, "Avg."])
     for line in lines:
         cells = [f"{line.column(task).mean:.1f}" for task in tasks]
@@ -118,7 +130,8 @@ def as_csv(table: str, lines: Sequence[Line], tests: Tests) -> str:
     rows.writerow(FIELDS)
     for line in lines:
         who = ("ours", line.row.title, line.row.label)
-        found = {**{task: line.column(task) for task in line.tasks}, "Avg.": line.average}
+        tasks = [task for task in placed(line.tasks) if task is not None]
+        found = {**{task: line.column(task) for task in tasks}, "Avg.": line.average}
         for column, value in found.items():
             rows.writerow([*who, column, f"{value.mean:.4f}", _csv(value.half), len(line.scores), "%"])
         if line.row.settings is not None:
@@ -146,11 +159,7 @@ def _csv(value: float) -> str:
 
 def cells(table: str, lines: Sequence[Line]) -> list[tuple[str, list[list[str]]]]:
     """Blocks of the table as the paper has it: ours first, then what it prints for each model."""
-    made = [
-        [line.row.title, *sizes(line), *(number(line.column(t)) for t in line.tasks), number(line.average)]
-        for line in lines
-    ]
-    blocks = [("ours", made)]
+    blocks = [("ours", [[line.row.title, *sizes(line), *_scores(line), number(line.average)] for line in lines])]
     for model, rows in TABLES[table].items():
         theirs = [
             [r.method, r.trained, r.sent or "-", *(f"{s:.2f}" for s in r.scores), f"{r.average:.2f}"] for r in rows
@@ -159,11 +168,23 @@ def cells(table: str, lines: Sequence[Line]) -> list[tuple[str, list[list[str]]]
     return blocks
 
 
+def _scores(line: Line) -> list[str]:
+    return ["" if task is None else number(line.column(task)) for task in placed(line.tasks)]
+
+
 def head(lines: Sequence[Line]) -> list[str]:
-    """Column names: our tasks, over the paper's where they are others; the paper's alone where it has more."""
-    tasks = [t if t == p.lower() else f"{t} / {p}" for t, p in zip(lines[0].tasks, COLUMNS, strict=False)]
-    rest = [str(t) for t in lines[0].tasks[len(tasks) :]]
-    return ["Method", "# Params (%)", "# Trans. (%)", *tasks, *rest, *COLUMNS[len(lines[0].tasks) :], "Avg."]
+    """Column names: our tasks as `placed`, over the paper's where they are others; the paper's alone where it has
+    more."""
+    tasks = placed(lines[0].tasks)
+    both = [_column(task, printed) for task, printed in zip(tasks, COLUMNS, strict=False)]
+    rest = [str(task) for task in tasks[len(both) :]]
+    return ["Method", "# Params (%)", "# Trans. (%)", *both, *rest, "Avg."]
+
+
+def _column(task: str | None, printed: str) -> str:
+    if task is None:
+        return printed
+    return task if task == printed.lower() else f"{task} / {printed}"
 
 
 def as_markdown(table: str, lines: Sequence[Line], tests: Tests) -> str:
