@@ -126,13 +126,13 @@ def _done(asked: Asked, console: Console, way: Way) -> list[Any]:
         from ..reproduction.figure5 import figure5, price
 
         if way.only_cost:
-            return [price(scale, asked.given, asked.overrides)]
-        return figure5(scale, asked.given, asked.overrides, asked.place)
+            return [price(scale, asked.given, asked.overrides, asked.seeds)]
+        return figure5(scale, asked.given, asked.overrides, asked.seeds, asked.place)
     if asked.what == "fig6":
         from ..reproduction.figure6 import COUNTS, figure6
 
         if way.only_cost:
-            return ["fig6 plans networks and trains nothing: some seconds, no model in memory, under 1 MB of disk"]
+            return ["fig6 plans networks and trains nothing: some seconds, no model in memory, about 5 MB of disk"]
         counts = counts if asked.counts else COUNTS
         return figure6(scale, counts, asked.overrides, asked.seeds, asked.place)
     return _tabled(asked, scale, counts, console, way)

@@ -55,7 +55,8 @@ class Measured(NamedTuple):
 
 
 class LayerDensity(NamedTuple):
-    """One layer under one task; a line of `densities.csv`. block is -1 where the layer's name has no number."""
+    """One layer under one task; a line of `densities.csv`. block is -1 where the layer's name has no number; entropy,
+    density and active entries may be means."""
 
     task: str
     layer: str
@@ -63,7 +64,7 @@ class LayerDensity(NamedTuple):
     kind: str
     entropy: float
     density: float
-    active: int
+    active: float
     size: int
 
     @property
@@ -89,15 +90,25 @@ def measure(model: ModelSettings, tasks: TaskSettings, seed: int) -> tuple[Layou
     Raises:
         ValueError: whatever is wrong with the model or the data; more tasks than there are colours.
     """
+    layout, (measured,) = measure_draws(model, tasks, [seed])
+    return layout, measured
+
+
+def measure_draws(
+    model: ModelSettings, tasks: TaskSettings, seeds: Sequence[int]
+) -> tuple[Layout, list[list[Measured]]]:
+    """The same by one base model for several draws of prompts; what the tasks showed in each, in order of the seeds."""
     from ..models.base import load_base  # late: the command line reads settings without torch
     from ..models.covariance import layer_entropies
     from ..models.tokens import tokenise
 
     if len(names(tasks)) > len(COLOURS):
         raise ValueError(f"a figure tells {len(COLOURS)} tasks apart, got {len(names(tasks))}")
-    base = load_base(model)
-    rows = {t: tokenise(base, training_share(tasks, t, seed, 0, 1), f"task {t}") for t in names(tasks)}
-    measured = [Measured(t, layer_entropies(base, r), len(r), sum(row.cut for row in r)) for t, r in rows.items()]
+    base, measured = load_base(model), []
+    for seed in seeds:
+        rows = {t: tokenise(base, training_share(tasks, t, seed, 0, 1), f"task {t}") for t in names(tasks)}
+        shown = [Measured(t, layer_entropies(base, r), len(r), sum(row.cut for row in r)) for t, r in rows.items()]
+        measured.append(shown)
     return base.layout, measured
 
 
@@ -167,7 +178,7 @@ def sentences(by_task: ByTask) -> list[str]:
         said.append(
             f"{task}: entropy {_range([r.entropy for r in rows])} nats; density {percent(low.density)} ({low.label}) "
             f"to {percent(high.density)} ({high.label}), a factor of {high.density / low.density:.1f}; "
-            f"{active:,} of {size:,} entries active"
+            f"{active:,.0f} of {size:,} entries active"
         )
     if len(by_task) > 1:
         across = [[r.density for r in rows] for rows in zip(*by_task.values(), strict=True)]
@@ -230,7 +241,7 @@ def page(by_task: ByTask, words: str) -> str:
 
 
 def _cells(row: LayerDensity) -> tuple[str, ...]:
-    return row.task, f"{row.entropy:.4f}", percent(row.density), f"{row.active:,}", f"{row.size:,}"
+    return row.task, f"{row.entropy:.4f}", percent(row.density), f"{row.active:,.0f}", f"{row.size:,}"
 
 
 def _value(row: LayerDensity, what: str) -> float:
@@ -257,7 +268,7 @@ def _figure(by_task: ByTask, what: str) -> go.Figure:
             x=x, y=[None if r is None else _value(r, what) for r in shown], mode="lines+markers", name=clean(task),
             line={"color": colour, "width": 2}, marker={"color": colour, "size": 6}, hoverinfo="text",
             hovertext=["" if r is None else f"<b>{clean(task)}</b>, {clean(r.label)}: entropy {r.entropy:.3f}, "
-                       f"density {percent(r.density)}, {r.active:,} of {r.size:,}" for r in shown],
+                       f"density {percent(r.density)}, {r.active:,.0f} of {r.size:,}" for r in shown],
         )  # fmt: skip
     middles = [(spots[0][1] + spots[-1][1]) / 2 for spots in kinds.values()]
     figure.update_xaxes(tickvals=middles, ticktext=[clean(kind) for kind in kinds], range=[-0.7, last + 0.7])
