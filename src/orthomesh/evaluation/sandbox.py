@@ -1,9 +1,13 @@
-"""A program from a model, run locked down: no network, no environment, no writing, little memory and time.
+"""A program from a model, run locked down: no network, no writing, no other process, little memory and time.
 
-Its own process in its own user and network namespace (`unshare`), Python in isolated mode without site packages, an
-empty directory to be in, limits on processor time, memory and files, and an audit hook that cannot be removed and
-refuses to open for writing, to start or signal processes, to touch files, sockets and foreign libraries. It can still
-read what the user can read; nothing it reads gets out.
+The kernel keeps it in (`locking.py`): namespaces of its own for users, network, mounts, processes and shared memory,
+every file system read-only and without devices, `/proc` hidden, no capabilities, no new process, no socket, limits on
+memory, time and files. An audit hook refuses much of that in Python before (`launching.py`). What it prints is lost.
+
+A program has passed if a mark arrives that is drawn for this run and that no frame, module or file of its process
+holds. It could be bent on passing all the same, as tests share a process with what they test: return what equals
+everything, or find the mark in its memory with forged byte code. It can read what the user can read, though nothing
+gets out, and past the hook write to a named pipe of the user's.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from __future__ import annotations
 import functools
 import os
 import secrets
+import select
 import shutil
 import signal
 import subprocess
@@ -20,72 +25,72 @@ from pathlib import Path
 
 SECONDS = 6.0
 """Longest a program may take."""
+PATIENT_SECONDS = 60.0
+"""Longest the look takes whether programs can be locked down here: a machine at work is slow."""
 MEMORY_BYTES = 1 << 30
-
-LAUNCHER = """
-import resource, sys
-path, memory, seconds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-source = open(path).read()
-code = compile(source, "answer", "exec")
-for what, most in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_CPU, seconds), (resource.RLIMIT_FSIZE, 0),
-                   (resource.RLIMIT_NOFILE, 32), (resource.RLIMIT_CORE, 0)):
-    resource.setrlimit(what, (most, most))
-say = sys.stdout.write
-flush = sys.stdout.flush
-BAD = ("socket.", "subprocess.", "os.", "shutil.", "ctypes.", "pty.", "signal.", "fcntl.", "mmap.",
-       "ftplib.", "urllib.", "smtplib.", "tempfile.", "webbrowser.")
-FINE = ("os.listdir", "os.scandir", "os.walk", "os.fwalk")
-def watch(event, args):
-    if event.startswith(BAD) and event not in FINE:
-        raise PermissionError(event)
-    if event == "open" and (isinstance(args[1], str) and set(args[1]) & set("wax+") or (args[2] or 0) & 3):
-        raise PermissionError("writing")
-sys.addaudithook(watch)
-sys.argv = ["answer"]
-exec(code, {"__name__": "__main__"})
-"""
+MARK_BYTES = 32
+APART = ("unshare", "--user", "--map-root-user", "--net", "--mount", "--ipc", "--pid", "--fork", "--kill-child")
+PYTHON = (sys.executable, "-s", "-P", "-S", "-B")
+"""Without packages and without a place to import from, as in isolated mode, which would not heed `PYTHONHASHSEED`."""
 
 
 def run_program(source: str, seconds: float = SECONDS) -> bool:
-    """Whether a program runs to its last line without an error.
-
-    A line that only we know is printed after it, so that leaving early is no success.
+    """Whether a program runs to its last line without an error; leaving early is no success.
 
     Args:
         source: Python.
         seconds: longest it may take.
 
     Raises:
-        ValueError: this machine has no way to keep it from the network.
+        ValueError: this machine has no way to lock it down.
     """
     if not locked_down():
         raise ValueError(
-            "programs that a model writes are run without network only, which takes Linux and `unshare` with user "
-            "namespaces; they are not there. Leave out tasks with tests, e.g. --tasks without humaneval and mbpp"
+            "programs that a model writes are run without network and without writing only, which takes Linux 5.12 or "
+            "later on x86-64, ARM or RISC-V of 64 bits, and `unshare` with user namespaces; that does not work here. "
+            "Leave out tasks with tests, e.g. --tasks without humaneval and mbpp"
         )
-    mark = secrets.token_hex(16)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "answer.py"
-        path.write_text(f"{source}\nimport sys\nsys.stdout.write('\\n{mark}\\n')\n", encoding="utf-8", errors="replace")
-        limits = (str(MEMORY_BYTES), str(max(1, round(seconds))))
-        command = ["unshare", "-rn", sys.executable, "-I", "-S", "-B", "-c", LAUNCHER, str(path), *limits]
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=folder, env={
-                "PATH": os.defpath, "PYTHONHASHSEED": "0"}, start_new_session=True,
-        )  # fmt: skip
-        try:
-            printed, _ = process.communicate(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-            return False
-    return process.returncode == 0 and printed.decode(errors="replace").rstrip("\n").endswith(mark)
+    return _passes(source, seconds)
 
 
 @functools.cache
 def locked_down() -> bool:
-    """Whether a process without network can be made here."""
-    if shutil.which("unshare") is None:
-        return False
-    done = subprocess.run(["unshare", "-rn", "true"], capture_output=True, check=False)
-    return done.returncode == 0
+    """Whether programs can be locked down here: an empty one passes under all that any other is run under."""
+    return shutil.which("unshare") is not None and _passes("", PATIENT_SECONDS)
+
+
+def locked(command: tuple[str, ...], seconds: float) -> tuple[str, ...]:
+    """The command that locks itself down and then becomes another.
+
+    Args:
+        command: the other.
+        seconds: of processor time it may take.
+    """
+    locking = str(Path(__file__).with_name("locking.py"))
+    return (*APART, *PYTHON, locking, str(MEMORY_BYTES), str(max(1, round(seconds))), *command)
+
+
+def _passes(source: str, seconds: float) -> bool:
+    """The mark goes in with the program, as a file without a name, and comes back over a pipe."""
+    mark = secrets.token_hex(MARK_BYTES // 2).encode()
+    command = locked((*PYTHON, str(Path(__file__).with_name("launching.py")), str(MARK_BYTES)), seconds)
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as told:
+        told.write(mark + source.encode(errors="replace"))
+        told.seek(0)
+        process = subprocess.Popen(
+            command, stdin=told, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=folder, env={
+                "PATH": os.defpath, "PYTHONHASHSEED": "0"}, start_new_session=True,
+        )  # fmt: skip
+        with process:
+            try:
+                return _first_said(process, seconds) == mark
+            finally:
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def _first_said(process: subprocess.Popen[bytes], seconds: float) -> bytes:
+    """What comes first, a little more than a mark at most; nothing if the program ends or its time is up before."""
+    assert process.stdout is not None
+    poll = select.poll()
+    poll.register(process.stdout, select.POLLIN)
+    return os.read(process.stdout.fileno(), MARK_BYTES + 1) if poll.poll(1000 * seconds) else b""
