@@ -16,6 +16,9 @@ from orthomesh.types import Check
         ("The answer is 3.", "right"),
         ("3.0", "right"),
         ("#### 4, not 3", "wrong"),
+        ("1+2=3\n#### 3\n\nQuestion: 2+2?\nAnswer: 2+2=4\n#### 4", "right"),  # it asks and answers on
+        ("#### 4\n\n#### 3", "wrong"),
+        ("it is 3\n####", "unread"),
         ("-3", "wrong"),
         ("three", "unread"),
         ("", "unread"),

@@ -225,6 +225,8 @@ def test_free_answers_say_what_decides() -> None:
     assert large.check == Check("number", "", "2125")
     other = to_example({"instruction": "?", "output": "so 2,125", "answer": "2125"}, TaskSettings(), "x:1")
     assert other.check is None
+    twice = to_example({"instruction": "?", "output": "#### 1\n#### 2", "answer": "2"}, TaskSettings(), "x:1")
+    assert twice.check is None  # what judges would read the first
     tests = {"test": "def check(f):\n    assert f(1)", "entry_point": "g"}
     body = to_example({"instruction": "def g(x):\n", "output": "    return x\n", **tests}, TaskSettings(), "x:1")
     assert body.target == "    return x\n"  # no space, it would break the indentation

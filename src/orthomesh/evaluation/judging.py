@@ -40,13 +40,15 @@ def judge(check: Check, text: str) -> Verdict:
 
 
 def last_number(text: str) -> Decimal | None:
-    """The last number, thousands separators aside; behind `####` where there is one, as GSM8K marks it.
+    """The last number, thousands separators aside; the first behind the first `####` where there is one.
+
+    That is how GSM8K marks it, and a model that writes on may mark the answers to questions of its own.
 
     >>> last_number("2/2=1 #### 1,234 bolts of 5"), last_number("none")
     (Decimal('1234'), None)
     """
-    head, mark, tail = text.rpartition("####")
-    found = NUMBER.findall(tail)[:1] if mark else NUMBER.findall(head or tail)[-1:]
+    head, mark, tail = text.partition("####")
+    found = NUMBER.findall(tail)[:1] if mark else NUMBER.findall(head)[-1:]
     return Decimal(found[0].replace(",", "")) if found else None
 
 

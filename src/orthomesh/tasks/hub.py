@@ -117,7 +117,7 @@ def _scienceqa(row: Row) -> dict[str, Any] | None:
 def _gsm8k(row: Row) -> dict[str, Any]:
     """The solution without its calculator marks; the number behind `####` is what counts."""
     solution = re.sub(r"<<.*?>>", "", row["answer"])
-    return {"instruction": row["question"], "output": solution, "answer": solution.rpartition("####")[2].strip()}
+    return {"instruction": row["question"], "output": solution, "answer": solution.partition("####")[2].strip()}
 
 
 def _humaneval(row: Row) -> dict[str, Any]:

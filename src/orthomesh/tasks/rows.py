@@ -132,7 +132,7 @@ def check_of(row: Mapping[str, Any], prompt: str) -> Check | None:
     """What decides over a free answer, where the row says so.
 
     HumanEval's columns `test` and `entry_point`, MBPP's `test_list` (and `test_setup_code`), or `answer`, a number that
-    ends the output behind `####` as GSM8K has it, with or without separators of thousands.
+    ends the output behind its only `####` as GSM8K has it, with or without separators of thousands.
 
     >>> check_of({"output": "1+1=2 #### 2", "answer": "2"}, "1+1?")
     Check(kind='number', before='', after='2')
@@ -141,7 +141,7 @@ def check_of(row: Mapping[str, Any], prompt: str) -> Check | None:
         return Check("program", prompt, f"\n{row['test']}\ncheck({row['entry_point']})\n")
     if row.get("test_list"):
         return Check("program", f"{row.get('test_setup_code') or ''}\n", "\n" + "\n".join(row["test_list"]) + "\n")
-    (_, mark, ending), answer = str(row.get("output", "")).rpartition("####"), row.get("answer")
+    (_, mark, ending), answer = str(row.get("output", "")).partition("####"), row.get("answer")
     if isinstance(answer, str) and mark and ending.strip().replace(",", "") == answer.replace(",", ""):
         return Check("number", "", answer)
     return None
