@@ -236,6 +236,22 @@ def test_a_model_whose_likelihoods_are_no_numbers_has_chosen_nothing(small: Base
     assert module._together(free, np.full((2, 9), np.nan), np.zeros((2, 9)), np.zeros(2)) == module.UNDECIDED
 
 
+@pytest.mark.parametrize(
+    ("named", "said"), [("one", "dcba"), ("letter", "dc"), ("both", "dc"), ("none", "dcba")], ids=lambda word: word
+)
+def test_what_is_written_ends_at_every_end_token_of_the_model(
+    named: str, said: str, embedded: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chat models name several, as of a turn beside that of a text; here one is the letter c."""
+    row = tokenise(embedded, [Example("flip abcd=", "dcba", check=Check("number", "", "1"))], "x")[0]
+    one, letter = embedded.eos_id, embedded.tokenizer("c", add_special_tokens=False)["input_ids"][-1]
+    ends: Any = {"one": one, "letter": letter, "both": [one, letter], "none": None}[named]
+    monkeypatch.setattr(embedded.model.generation_config, "eos_token_id", ends)
+    assert module.write(embedded, row, 20) == said
+    if ends is not None:  # else generate ends at nothing
+        assert embedded.tokenizer.decode(generated(embedded, row.prompt), skip_special_tokens=True) == said
+
+
 def test_a_checked_answer_is_written_as_generate_writes_it() -> None:
     """Greedy, with an expert worn, until the end token or the context is full."""
     base = load_base(ModelSettings())

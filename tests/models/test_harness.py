@@ -73,6 +73,15 @@ def test_what_is_written_is_the_same(embedded: Base) -> None:
     assert told.written == {n: write(embedded, row) for n, row in enumerate(tokenise(embedded, examples, "x"))}
 
 
+def test_it_ends_at_the_same_tokens(embedded: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the letter c too, where the model names it beside the end of a text."""
+    ends = [embedded.eos_id, embedded.tokenizer("c", add_special_tokens=False)["input_ids"][-1]]
+    monkeypatch.setattr(embedded.model.generation_config, "eos_token_id", ends)
+    examples = [Example("flip abcd=", " x", check=Check("number", "", "1"))]
+    row = tokenise(embedded, examples, "x")[0]
+    assert score(embedded, examples, 8).written == {0: write(embedded, row, 8)} == {0: "dc"}
+
+
 def test_a_bank_on_a_model_goes_under_the_harness(told: Portable, embedded: Base, plain: Model, tokenizer: Any) -> None:
     from lm_eval import evaluate
     from lm_eval.models.huggingface import HFLM

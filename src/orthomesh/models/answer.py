@@ -124,7 +124,9 @@ def _scored(base: Base, rows: Sequence[Row], told: Scored | None, longest: int) 
 
 @torch.no_grad()
 def write(base: Base, row: Row, longest: int = LONGEST_ANSWER) -> str:
-    """What follows a prompt, token by token the likeliest, until the end token or the context is full.
+    """What follows a prompt, token by token the likeliest, until an end token or the context is full.
+
+    As from `generate`, an end token that is no special token, and so has a text, belongs to it.
 
     Args:
         base: the model, as it is worn.
@@ -133,13 +135,14 @@ def write(base: Base, row: Row, longest: int = LONGEST_ANSWER) -> str:
     """
     ids = torch.tensor([row.prompt], device=base.device)
     room = min(longest, base.max_length - len(row.prompt))
+    ends = base.ends
     made: list[int] = []
     read = base.model(input_ids=ids, use_cache=True)
     while len(made) < room:
         token = int(read.logits[0, -1].argmax())
-        if token == base.eos_id:
-            break
         made.append(token)
+        if token in ends:
+            break
         place = torch.tensor([[len(row.prompt) + len(made) - 1]], device=base.device)
         read = base.model(
             input_ids=torch.tensor([[token]], device=base.device), position_ids=place, use_cache=True,

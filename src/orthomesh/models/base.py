@@ -60,6 +60,12 @@ class Base:
         return tuple(self.slots[name].base.in_features for name in self.inputs)
 
     @property
+    def ends(self) -> frozenset[int]:
+        """Tokens that end what is written: the tokenizer's, and all at which the model's own `generate` ends."""
+        named = getattr(getattr(self.model, "generation_config", None), "eos_token_id", None)
+        return frozenset((self.eos_id, *([named] if isinstance(named, int) else named or ())))
+
+    @property
     def dtype(self) -> torch.dtype:
         """Of the weights and of what the model computes."""
         return next(self.model.parameters()).dtype
