@@ -112,6 +112,20 @@ def test_a_short_warm_up_trains_the_rest_of_the_round_under_the_mask(small: Smal
     assert float(after.own["moment/step"]) == 4.0
 
 
+def test_a_short_warm_up_fixes_the_bid_and_the_round_goes_on_densely(small: Small) -> None:
+    """As many steps as with independent masks; the bid is that of a device that has trained no further."""
+    setup = small(("zelk",), steps=4)
+    after, learnt = learnt_alone(SparseOrthogonal(warmup_steps=1), setup)
+    assert learnt.steps == 4
+    assert float(after.own["moment/step"]) == 4.0
+    assert learnt.trained == after.own["B"].size
+    assert "mask" not in after.own
+    method = SparseOrthogonal().build(small(("zelk",), steps=1))
+    first, _ = method.fit(method.init(0), Round(0, 0, 8))  # the same schedule: 8 steps in all
+    np.testing.assert_array_equal(after.own["bid"], first.own["bid"])
+    assert not np.array_equal(after.own["B"], first.own["B"])
+
+
 # how many entries
 
 

@@ -38,23 +38,25 @@ def init(device: int, c: SparseOrthogonal, setup: Setup) -> DeviceState:
 
 
 def fit(device: DeviceState, t: Round, c: SparseOrthogonal, setup: Setup) -> tuple[DeviceState, Learnt]:
-    """Warm up densely, find the mask (18), then train B under it, eq. (6); A stays what the seed makes it."""
+    """Warm up densely, find the mask (18), then train B under it, eq. (6); A stays what the seed makes it.
+
+    A negotiated mask comes with the exchange, so until then the rest of the round is dense too.
+    """
     own = device.own if "B" in device.own else _begun(device, c, setup)
     steps = setup.train.steps
     warmup = 0 if "mask" in own else c.warmup_steps or steps
-    if warmup:
-        own, learnt = _train(own, device.id, t, range(warmup), c, setup)
-        if c.masks == "negotiated":
-            bid = offered(own, device.id, c)  # the mask waits for the cluster's bids
-            return replace(device, own={**own, "bid": bid}), learnt
+    own, learnt = _train(own, device.id, t, range(warmup or steps), c, setup)
+    if not warmup:
+        return replace(device, own=own), learnt
+    if c.masks == "negotiated":
+        own = {**own, "bid": offered(own, device.id, c)}  # the mask waits for the cluster's bids
+    else:
         mask = top_mask(by_run(score(own, device.id, c), c.run), *every_run(*shape(own), c.run))
         own = under_mask(own, np.packbits(np.repeat(mask, c.run)), t)
-        if warmup == steps:
-            return replace(device, own=own), learnt
-    own, rest = _train(own, device.id, t, range(warmup, steps), c, setup)
-    if warmup:
-        rest = replace(rest, first_loss=learnt.first_loss, steps=steps)
-    return replace(device, own=own), rest
+    if warmup < steps:
+        own, rest = _train(own, device.id, t, range(warmup, steps), c, setup)
+        learnt = replace(rest, first_loss=learnt.first_loss, steps=steps)
+    return replace(device, own=own), learnt
 
 
 def score(own: Arrays, device: int, c: SparseOrthogonal) -> Array:
@@ -173,7 +175,8 @@ def _train(
         saliency=own.get("saliency"),
     )
     train = replace(setup.train, steps=len(steps), learning_rate=c.learning_rate or setup.train.learning_rate)
-    order = stream(t.seed, "batches", t.index, device, int(active is None))
+    warms_up = active is None and steps.start == 0  # what follows in the same round has batches of its own
+    order = stream(t.seed, "batches", t.index, device, int(warms_up))
     done = t.index * setup.train.steps + steps.start
     ended, learnt = finetune(
         base, device_rows(setup, device), start, train, order, done=done, total=t.total * setup.train.steps

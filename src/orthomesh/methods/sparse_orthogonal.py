@@ -66,7 +66,8 @@ class SparseOrthogonal:
     """R3: how finely a device tells which positions it wants; one level says which are in the quota or half as much
     again, in two fifths of the bits."""
     warmup_steps: Annotated[int, Field(ge=1)] | None = None
-    """R2: dense steps before the mask; none: the whole first round."""
+    """R2: dense steps that decide on the mask, or on the bid for a negotiated one, which comes with the exchange: until
+    then the round goes on densely; none: the whole first round."""
     masks: Literal["negotiated", "independent"] = "negotiated"
     """R3: agreed on inside a cluster so that none collide where densities allow, or each device for itself."""
     max_collision: Annotated[float, Field(ge=0, le=1)] = 0.1
