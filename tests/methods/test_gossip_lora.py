@@ -65,11 +65,39 @@ def test_only_links_that_carry_the_payload_both_ways_are_used() -> None:
     assert pairs == {(0, 1), (1, 0), (1, 2), (2, 1)}
 
 
+def test_on_a_shared_band_a_link_must_carry_the_payload_within_its_turn() -> None:
+    """1 Mbit in a third of a second takes 3 bit/s/Hz, thus 7e-6; in half a second 3e-6."""
+    gains = np.full((3, 3), 5e-6)
+    gains[0, 2] = gains[2, 0] = 4e-6
+    shared = replace(SETUP, radio=replace(RADIO, access="tdma"))
+    for few, left in ((9e-6, {(0, 1)}), (2e-6, {(1, 2)})):
+        gains[0, 1] = gains[1, 0] = few
+        pairs = {(e.src, e.dst) for e in edges_of(plan(facts(gains), T, GossipLora(num_neighbours=0), shared))}
+        assert pairs == left | {(j, i) for i, j in left}
+    made = plan(facts(np.full((3, 3), 7.1e-6)), T, GossipLora(num_neighbours=0), shared)
+    assert len(edges_of(made)) == 6
+
+
+def test_a_relay_must_carry_the_frame_of_whom_it_relays() -> None:
+    """Device 0 has 2 Mbit, which take a gain of 3e-6; the link from 1 to 2 is enough for 1 and 2 only."""
+    gains = np.full((3, 3), 1e-9)
+    gains[0, 1] = gains[1, 0] = 1e-5
+    gains[1, 2] = gains[2, 1] = 2e-6
+    setup, c = replace(SETUP, assignment=("zelk",) * 3), GossipLora(topology="complete")
+    told = facts(gains)
+    assert {e.carries for p in plan(told, T, c, setup).phases for e in p.edges} == {(), (0,), (2,)}
+    told[0] = replace(told[0], payload_bits=2 * 10**6)
+    assert {(e.src, e.dst, e.carries) for e in edges_of(plan(told, T, c, setup))} == {(0, 1, ()), (1, 0, ())}
+
+
 def test_where_no_gain_is_known_nothing_limits_the_link() -> None:
     unknown = {k: replace(f, gains={}) for k, f in facts(np.ones((3, 3))).items()}
     made = plan(unknown, T, GossipLora(num_neighbours=0), SETUP)
     assert len(edges_of(made)) == 6
     assert {e.weight for e in edges_of(made)} == {1 / 3}
+    for access in ("tdma", "reuse"):
+        shared = replace(SETUP, radio=replace(RADIO, access=access))
+        assert plan(unknown, T, GossipLora(num_neighbours=0), shared) == made
 
 
 def test_nobody_in_reach_means_no_phase() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import permutations
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from orthomesh.engines.inprocess import InProcess
 from orthomesh.methods.gossip_lora import GossipLora, merge, plan, send
 from orthomesh.methods.overlays import gather, overlay_phases
+from orthomesh.methods.server import through
 from orthomesh.methods.setup import Setup
 from orthomesh.topology.mixing import matrix
 from orthomesh.topology.overlay import Scene, Topology, overlay
-from orthomesh.types import Cost, DeviceState, Edge, Envelope, Facts, Phase, Plan, Round
+from orthomesh.types import Cost, DeviceState, Edge, Envelope, Facts, Message, Phase, Plan, Round
 from orthomesh.wireless.air import IdealAir, SimulatedAir
 from orthomesh.wireless.channel import Channel
 from orthomesh.wireless.link import Radio
@@ -114,6 +115,31 @@ def test_over_any_radio_that_connects_all_a_round_is_w_times_x(topology: Topolog
         np.testing.assert_allclose(np.stack([s.own[name] for s in ideal.values()]), w @ x, atol=1e-5)
         np.testing.assert_array_equal(*(np.stack([s.own[name] for s in got.values()]) for got in (ideal, real)))
     assert all(s.bank == {} for s in real.values())
+
+
+@pytest.mark.parametrize("access", ["dedicated", "tdma", "reuse"])
+@pytest.mark.parametrize("topology", ["random", "radio", "matching", "ring", "star", "through"])
+def test_all_that_is_planned_arrives_however_the_band_is_shared(topology: Any, access: Any, tiny_setup: Setup) -> None:
+    """1 Mbit in 1 s at 1 MHz, so that a few turns need the links that are near; of two sizes, so that relays matter."""
+    n, radio = 7, Radio(access=access)
+    setup = replace(tiny_setup, radio=radio, assignment=("zelk",) * n)
+    planned = 0
+    for seed in range(4):
+        air = SimulatedAir(channel=Channel(radius_m=200.0), radio=radio, seed=seed, num_devices=n)
+        bits = {k: 8 * (100_000 + 40_000 * (k % 2)) for k in range(n)}
+        told = {k: Facts(id=k, public={}, columns={}, payload_bits=bits[k]) for k in range(n)}
+        facts, _ = air.announce(told, T)
+        made = through(facts, radio) if topology == "through" else plan(facts, T, GossipLora(topology=topology), setup)
+        for phase in made.phases:
+            out = []
+            for i, edges in phase.outgoing.items():
+                size = bits[edges[0].carries[0] if edges[0].carries else i] // 8
+                dsts = tuple(e.dst for e in edges)
+                out.append(Message(src=i, dsts=dsts, payload=b"\0" * size, columns={"values": size}))
+            kept, _ = air.transmit(out, phase, T)
+            planned += len(phase.edges)
+            assert [m.dsts for m in kept] == [m.dsts for m in out]
+    assert planned > 8
 
 
 @settings(max_examples=60, deadline=None)

@@ -102,6 +102,17 @@ def test_a_device_out_of_reach_is_left_out() -> None:
     assert {k for p in through(made, Radio()).phases for e in p.edges for k in e[:2]} == {0, 1}
 
 
+def test_on_a_shared_band_the_server_takes_as_many_as_it_has_turns_for() -> None:
+    """1 Mbit each over 1 MHz: with three senders in a second a link takes a gain of 7e-6, with two 3e-6."""
+    radio = Radio(noise_dbm_per_hz=-120.0, noise_figure_db=0.0, max_power_dbm=0.0, access="tdma")
+    made = facts(both({(0, 1): 5e-6, (0, 2): 4e-6, (1, 2): 1e-9}), 3)
+    made = {k: replace(f, payload_bits=10**6) for k, f in made.items()}
+    own = through(made, replace(radio, access="dedicated")).phases
+    assert [p.name for p in own] == ["relay", "relay", "gossip"]
+    (phase,) = through(made, radio).phases
+    assert [(e.src, e.dst) for e in phase.edges] == [(0, 1), (1, 0)]
+
+
 # law
 
 

@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from orthomesh.types import Edge
-from orthomesh.wireless.access import colours, conflicts, disturbed, num_turns, sinr, turn_radio, turns
+from orthomesh.wireless.access import colours, conflicts, disturbed, num_turns, schedule, sinr, turn_radio, turns
 from orthomesh.wireless.link import Radio, max_power_w, noise_w
 
 TWO_CLUSTERS = tuple(Edge(i, j) for members in ((0, 1, 2), (3, 4)) for i in members for j in members if i != j)
@@ -39,6 +39,18 @@ def test_far_clusters_share_turns_and_near_ones_do_not() -> None:
     assert shared[3][1] != shared[4][1]
     apart = turns(TWO_CLUSTERS, np.where(GAINS > 0.0, NEAR, 0.0), Radio(access="reuse"))
     assert num_turns(apart) == {0: 5}
+
+
+def test_a_schedule_says_what_interference_leaves() -> None:
+    for access, left in (("dedicated", 1.0), ("tdma", 1.0), ("reuse", None)):
+        turn, counts, part = schedule(TWO_CLUSTERS, GAINS, Radio(access=access))
+        assert turn == turns(TWO_CLUSTERS, GAINS, Radio(access=access))
+        assert counts == num_turns(turn)
+        np.testing.assert_array_equal(part[GAINS == 0.0], 1.0)
+        if left is None:
+            np.testing.assert_allclose(part * GAINS, disturbed(turn, GAINS, Radio()), rtol=1e-12)
+        else:
+            assert (part == left).all()
 
 
 def test_a_turn_is_its_part_of_the_deadline() -> None:

@@ -37,7 +37,7 @@ from ..types import (
 )
 from ..wireless.link import max_power_w
 from ..wireless.power import broadcast_power_w
-from .overlays import gather, overlay_phases, passed_on
+from .overlays import gather, in_turns, overlay_phases, passed_on
 from .setup import Setup, device_rows
 
 Factors = Literal["A", "B", "AB"]
@@ -111,7 +111,8 @@ def describe(device: DeviceState, t: Round, names: Sequence[str] = "AB") -> Fact
 def plan(facts: Mapping[int, Facts], t: Round, c: GossipLora, setup: Setup) -> Plan:
     """Metropolis or equal weights of the topology, and the phases that bring to each what it averages.
 
-    Overlay edges whose ends no radio path joins are left out, their weight stays at home.
+    Overlay edges whose ends no radio path joins are left out, their weight stays at home. On a shared band only links
+    count that carry the payload within their turns (`overlays.in_turns`).
     """
     ids = sorted(facts)
     limit = max_power_w(setup.radio)
@@ -122,8 +123,12 @@ def plan(facts: Mapping[int, Facts], t: Round, c: GossipLora, setup: Setup) -> P
         if i != j
     }
     usable = frozenset((i, j) for i in ids for j in ids if i < j and max(need[i, j], need[j, i]) <= limit)
-    links = {link: need[link] / limit for i, j in usable for link in ((i, j), (j, i))}
-    return Plan(phases=overlay_phases(_weights(t, usable, c, setup), links))
+
+    def made(pairs: frozenset[tuple[int, int]]) -> tuple[Phase, ...]:
+        links = {link: need[link] / limit for i, j in pairs for link in ((i, j), (j, i))}
+        return overlay_phases(_weights(t, pairs, c, setup), links)
+
+    return Plan(phases=in_turns(made, usable, facts, setup.radio))
 
 
 def _weights(t: Round, usable: frozenset[tuple[int, int]], c: GossipLora, setup: Setup) -> dict[tuple[int, int], float]:

@@ -3,18 +3,25 @@
 A device sends its own frame first, in one broadcast to all that need it; then relays pass on what they heard, one
 frame per phase and sender, so that a transfer keeps the deadline it was planned for. Only in the last phase does
 everybody average, all with what the others had before the round. One hop for all is one phase.
+
+On a shared band the senders of a phase cut the deadline, so which links are of use and who sends hang together:
+`in_turns` plans until every link of every phase carries its frame within its turn.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from ..exchange.payload import Section, decode, encode
 from ..topology.paths import Link, hops, radio_paths
-from ..types import DeviceState, Edge, Envelope, Message, Phase
+from ..types import Array, DeviceState, Edge, Envelope, Facts, Message, Phase
+from ..wireless.access import schedule, turn_radio
+from ..wireless.link import Radio, max_power_w
+from ..wireless.power import broadcast_power_w
 
 Hop = tuple[int, int, int]
 """(origin, sender, receiver)."""
@@ -64,6 +71,67 @@ def _edge(hop: Hop, weights: Mapping[tuple[int, int], float]) -> Edge:
     origin, sender, receiver = hop
     carries = () if sender == origin else (origin,)
     return Edge(sender, receiver, weights.get((receiver, origin), 0.0), carries)
+
+
+def in_turns(
+    make: Callable[[frozenset[Link]], tuple[Phase, ...]],
+    usable: frozenset[Link],
+    facts: Mapping[int, Facts],
+    radio: Radio,
+) -> tuple[Phase, ...]:
+    """Phases whose every link carries its frame in the turn it gets; on bands of their own those that `make` finds.
+
+    Where some do not, the weaker half of these is taken out and the phases are made again, since with fewer senders
+    turns are longer. A relay sends the frame of its origin, so that one counts, not its own. A link once taken out
+    stays out, also where turns are long enough for it in the end.
+
+    Args:
+        make: phases over usable pairs.
+        usable: pairs (i, j), i < j, that carry their own frames both ways within the whole deadline.
+        facts: payloads and gains of the round, by device.
+        radio: access, deadline, power limit.
+    """
+    phases = make(usable)
+    while lost := _weakest_first(phases, facts, radio):
+        usable = usable - set(lost[: -(-len(lost) // 2)])
+        phases = make(usable)
+    return phases
+
+
+def _weakest_first(phases: Sequence[Phase], facts: Mapping[int, Facts], radio: Radio) -> list[Link]:
+    """Pairs that fail in some phase, by the gain that is seen in it."""
+    found: dict[Link, float] = {}
+    for phase in phases:
+        bits = {e: facts[e.carries[0] if e.carries else e.src].payload_bits for e in phase.edges}
+        for e, gain in unheard(bits, facts, radio).items():
+            pair = min(e.src, e.dst), max(e.src, e.dst)
+            found[pair] = min(gain, found.get(pair, math.inf))
+    return sorted(found, key=lambda pair: (found[pair], pair))
+
+
+def unheard(bits: Mapping[Edge, float], facts: Mapping[int, Facts], radio: Radio) -> dict[Edge, float]:
+    """Which edges of a phase will not carry what they are to, and the gains they see.
+
+    Args:
+        bits: size of the frame by edge, for all edges of the phase: senders that share a band cut its deadline.
+        facts: gains of the round; where one is missing, nothing is known to limit the link.
+        radio: access, deadline, power limit.
+    """
+    turn, counts, part = schedule(list(bits), _gains(facts, radio), radio)
+    radios = {group: turn_radio(radio, count) for group, count in counts.items()}
+    seen = {e: facts[e.src].gains.get(e.dst, math.inf) * float(part[e.src, e.dst]) for e in bits}
+    limit_w = max_power_w(radio)
+    return {e: h for e, h in seen.items() if broadcast_power_w(bits[e], [h], radios[turn[e.src][0]]) > limit_w}
+
+
+def _gains(facts: Mapping[int, Facts], radio: Radio) -> Array:
+    """What is known of gains, where it matters to who disturbs whom; 0 elsewhere. [M M]"""
+    size = 1 + max((k for f in facts.values() for k in (f.id, *f.gains)), default=0)
+    h = np.zeros((size, size))
+    if radio.access == "reuse":
+        for i, f in facts.items():
+            h[i, list(f.gains)] = list(f.gains.values())
+    return h
 
 
 def passed_on(device: DeviceState, carries: tuple[int, ...], dsts: tuple[int, ...]) -> tuple[Message, ...]:

@@ -18,7 +18,7 @@ from ..types import Array, Arrays, Column, DeviceState, Edge, Envelope, Facts, M
 from ..wireless.link import Radio, max_power_w
 from ..wireless.power import broadcast_power_w
 from . import gossip_lora as gossip
-from .overlays import overlay_phases
+from .overlays import in_turns, overlay_phases
 from .setup import Setup
 
 
@@ -71,21 +71,27 @@ def star(facts: Mapping[int, Facts], joins: Sequence[int] | None = None) -> Plan
 def through(facts: Mapping[int, Facts], radio: Radio) -> Plan:
     """Everybody's frame to everybody, in two hops over the server, over links that can carry it both ways.
 
+    On a shared band they carry it within their turns (`overlays.in_turns`).
+
     Returns:
         `relay` phases, one for each frame that the server passes on, and `gossip`, the last; for `overlays.gather`.
     """
     if len(facts) < 2:
         return Plan(phases=())
     centre, limit = hub(facts), max_power_w(radio)
-    links: dict[tuple[int, int], float] = {}
-    for k in sorted(facts):
-        need = {
-            (i, j): broadcast_power_w(facts[i].payload_bits, [_gain(facts, i, j)], radio) / limit
-            for i, j in ((k, centre), (centre, k))
-        }
-        if k != centre and max(need.values()) <= 1.0:
-            links |= need
-    return Plan(phases=overlay_phases({(i, j): 1.0 / len(facts) for i in facts for j in facts}, links))
+    need = {
+        (i, j): broadcast_power_w(facts[i].payload_bits, [_gain(facts, i, j)], radio) / limit
+        for k in sorted(facts)
+        for i, j in ((k, centre), (centre, k))
+        if k != centre
+    }
+    usable = frozenset((i, j) for i, j in need if i < j and max(need[i, j], need[j, i]) <= 1.0)
+
+    def made(pairs: frozenset[tuple[int, int]]) -> tuple[Phase, ...]:
+        links = {link: need[link] for i, j in pairs for link in ((i, j), (j, i))}
+        return overlay_phases({(i, j): 1.0 / len(facts) for i in facts for j in facts}, links)
+
+    return Plan(phases=in_turns(made, usable, facts, radio))
 
 
 def largest_bits(own: Arrays, names: Sequence[str]) -> int:

@@ -63,6 +63,26 @@ def turn_radio(radio: Radio, count: int) -> Radio:
     return radio if count == 1 else replace(radio, deadline_s=radio.deadline_s / count)
 
 
+def schedule(
+    edges: Sequence[Edge], gains: Float[np.ndarray, "M M"], radio: Radio
+) -> tuple[dict[int, Turn], dict[int, int], Float[np.ndarray, "M M"]]:
+    """How the senders of a phase share their band: what the air does, and what a plan can foresee.
+
+    Args:
+        edges: of the phase.
+        gains: linear power gains of the round, [M M]; only `reuse` looks at them.
+        radio: access and protection.
+
+    Returns:
+        Turn of every sender, number of turns of every group, and what interference leaves of each gain, <= 1. [M M]
+    """
+    turn = turns(edges, gains, radio)
+    if radio.access != "reuse":
+        return turn, num_turns(turn), np.ones_like(gains)
+    seen = disturbed(turn, gains, radio)
+    return turn, num_turns(turn), np.divide(seen, gains, out=np.ones_like(gains), where=gains > 0.0)
+
+
 def conflicts(edges: Sequence[Edge], gains: Float[np.ndarray, "M M"], protection_db: float) -> dict[int, set[int]]:
     """Which senders must not have the same turn.
 

@@ -19,7 +19,7 @@ from jaxtyping import Float
 
 from ..rng import stream
 from ..types import Column, Cost, Facts, Message, Phase, Round, Spend
-from .access import Turn, disturbed, num_turns, turn_radio, turns
+from .access import Turn, schedule, turn_radio
 from .channel import Channel, fading, mean_gains
 from .errors import payload_loss
 from .fading import Blocks, effective
@@ -178,14 +178,9 @@ def _schedule(
     phase: Phase, fades: _Fades, radio: Radio
 ) -> tuple[dict[int, Turn], dict[int, int], Float[np.ndarray, "M M"]]:
     """Turns of a phase's senders, how many there are in each group, and what interference leaves of each gain."""
-    if radio.access != "reuse":
-        turn = turns(phase.edges, fades.mean, radio)
-        return turn, num_turns(turn), np.ones_like(fades.mean)
     ids = range(len(fades.mean))
-    h = np.array([fades.gains(i, ids, 1.0) for i in ids])
-    turn = turns(phase.edges, h, radio)
-    seen = disturbed(turn, h, radio)
-    return turn, num_turns(turn), np.divide(seen, h, out=np.ones_like(h), where=h > 0.0)
+    h = fades.mean if radio.access != "reuse" else np.array([fades.gains(i, ids, 1.0) for i in ids])
+    return schedule(phase.edges, h, radio)
 
 
 def _erased(
