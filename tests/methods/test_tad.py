@@ -12,12 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orthomesh.exchange.payload import Section, encode
 from orthomesh.methods.setup import Setup
 from orthomesh.methods.tad import Tad, phase_length, with_edges
 from orthomesh.models.base import load_base
-from orthomesh.topology.graphs import complete, ring
+from orthomesh.topology.graphs import complete, random_neighbours, ring
 from orthomesh.topology.mixing import matrix, metropolis
-from orthomesh.types import Edge, Envelope, Round
+from orthomesh.types import DeviceState, Edge, Envelope, Round
 from orthomesh.wireless.air import IdealAir, SimulatedAir
 from orthomesh.wireless.channel import Channel
 
@@ -126,7 +127,84 @@ def test_devices_agree_on_the_phase_whatever_the_radio_lets_through(
     assert all(len({learnt.trained for learnt in info.learnt.values()}) == 1 for info in played.infos)
 
 
+class Sometimes(Row):
+    """An air in which only every second round lets anybody hear anybody."""
+
+    def announce(self, facts: Any, t: Round) -> Any:
+        told, cost = IdealAir().announce(facts, t)
+        return {
+            i: replace(f, gains=dict.fromkeys(told.keys() - {i}, float(t.index % 2 == 0))) for i, f in told.items()
+        }, cost
+
+
+def factors(played: Any, setup: Setup) -> list[dict[int, str]]:
+    """The factor each device has trained, round by round."""
+    layout = load_base(setup.model).layout
+    names = {layout.num_projection: "A", layout.num_expansion: "B"}
+    return [{k: names[learnt.trained] for k, learnt in info.learnt.items()} for info in played.infos]
+
+
+def test_rounds_without_any_exchange_count(small: Callable[..., Setup], play: Callable[..., Any]) -> None:
+    """Of n rounds m bring two devices to their mean: rho^2 = 1 - m / n, T = 1, 2, 2, 2, 2 after one to five of them."""
+    setup = small(2, steps=1)
+    played = play(Tad(topology="radio"), setup, rounds=6, air=Sometimes())
+    told = factors(played, setup)
+    assert ["".join(sorted(set(f.values()))) for f in told] == list("BAABBA")
+    assert [{p.name for p in info.plan.phases} for info in played.infos] == 3 * [{"gossip"}, set()]
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0])
+def test_who_starts_afresh_goes_with_the_others_from_the_next_round_on(
+    scale: float, small: Callable[..., Setup], play: Callable[..., Any]
+) -> None:
+    setup = small(3, steps=1)
+    played = play(Tad(topology="radio", phase_scale=scale), setup, rounds=8, fresh={3: [2]})
+    without = factors(play(Tad(topology="radio", phase_scale=scale), setup, rounds=8), setup)
+    for n, (mine, theirs) in enumerate(zip(factors(played, setup), without, strict=True)):
+        assert (n == 3) or mine == theirs
+    history = [[(e.src, e.dst) for p in i.plan.phases if p.name == "history" for e in p.edges] for i in played.infos]
+    assert history == [[(0, 2)] if n == 3 else [] for n in range(8)]
+    assert [i.cost.by_device[1].bytes_sent["control"] for i in played.infos] == [10] * 8  # heads of facts and frame
+
+
+def test_who_was_away_is_told_what_it_missed(small: Callable[..., Setup]) -> None:
+    setup, t = small(3, steps=1), Round(0, 4, 8)
+    method = Tad(topology="radio").build(setup)
+    rng = np.random.default_rng(0)
+    drawn = {n: rng.standard_normal(8).astype(np.float32) for n in "AB"}
+    whole = {"met": 4 * np.full((3, 3), 1 / 3), "turn": np.array(1, dtype=np.uint8), "began": np.array(3)}
+    late = {"met": 3 * np.full((3, 3), 1 / 3), "turn": np.array(0, dtype=np.uint8), "began": np.array(4)}
+    states = {k: DeviceState(id=k, own={**drawn, **(late if k == 1 else whole)}) for k in range(3)}
+    facts = {k: method.describe(s, t) for k, s in states.items()}
+    assert {k: dict(f.public) for k, f in facts.items()} == {0: {}, 1: {"rounds": 3}, 2: {}}
+    near = {k: replace(f, gains={j: 1.0 + (k == 2) for j in facts if j != k}) for k, f in facts.items()}
+    phase = method.plan(near, t).phases[0]
+    assert [(e.src, e.dst) for e in phase.edges] == [(2, 1)]  # the best link
+    (message,) = [m for s in states.values() for m in method.send(s, phase, t)]
+    after = method.merge(states[1], [Envelope(phase.edges[0], message.payload)], phase, t)
+    assert {n: a.tolist() for n, a in after.own.items()} == {n: a.tolist() for n, a in states[0].own.items()}
+    assert method.merge(states[1], [Envelope(phase.edges[0], None)], phase, t) == states[1]
+    bad = encode([Section("control", "met", np.eye(2))])
+    with pytest.raises(ValueError, match="device 2 sent"):
+        method.merge(states[1], [Envelope(phase.edges[0], bad.payload)], phase, t)
+    far = {k: replace(f, gains=dict.fromkeys(f.gains, 1e-30)) for k, f in near.items()}
+    assert method.plan(far, t).phases == ()  # nothing is charged for what would not arrive
+
+
 # edge
+
+
+def test_a_stranger_does_not_count_whatever_the_rounding() -> None:
+    """Ten rounds of nine devices, of which the last met nobody: its mean is 1 but for the last bit."""
+    rng, met = np.random.default_rng([9, 119]), np.zeros((9, 9))
+    for _ in range(int(rng.integers(1, 12))):
+        pairs = random_neighbours(range(9), set(complete(range(8))), 3, rng)
+        w = matrix(metropolis(pairs, range(9)), range(9))
+        np.fill_diagonal(w, 0.0)
+        np.fill_diagonal(w, 1.0 - w.sum(axis=1))
+        met += w.T @ w
+    assert (met * 9 / met.sum())[8, 8] < 1.0
+    assert phase_length(met, 1.0, 10) == phase_length(met[:8, :8], 1.0, 10) == 1
 
 
 def test_graphs_in_parts_get_the_longest_phase_and_strangers_do_not_count() -> None:
