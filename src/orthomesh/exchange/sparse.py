@@ -11,6 +11,8 @@ from ..types import Array, Arrays, Column
 
 COLUMN_OF: Mapping[str, Column] = {"mask": "mask", "values": "values", "version": "control"}
 """What its parts are charged to."""
+HEAD_BITS = 2048
+"""More than all that a frame takes beside the bits of its mask and values."""
 
 
 def packed(x: Float[np.ndarray, " n"], density: float, sizes: Sequence[int] = ()) -> dict[str, Array]:
@@ -32,8 +34,8 @@ def packed(x: Float[np.ndarray, " n"], density: float, sizes: Sequence[int] = ()
     """
     mask, start = np.zeros(x.size, dtype=bool), 0
     for size in sizes or (x.size,):
-        kept = _kept(size, density)
-        mask[start + np.argsort(-np.abs(x[start : start + size]), kind="stable")[:kept]] = True
+        most = kept(size, density)
+        mask[start + np.argsort(-np.abs(x[start : start + size]), kind="stable")[:most]] = True
         start += size
     return {"mask": np.packbits(mask), "values": x[mask].astype(np.float16)}
 
@@ -67,10 +69,15 @@ def most_bits(size: int, density: float) -> int:
     >>> most_bits(100, 0.1)
     2324
     """
-    return 2048 + size + 16 * (_kept(size, density) + 1)
+    return HEAD_BITS + size + 16 * (kept(size, density) + 1)
 
 
-def _kept(size: int, density: float) -> int:
+def kept(size: int, density: float) -> int:
+    """How many entries travel, k = round(s n), at least one.
+
+    Raises:
+        ValueError: a density outside (0, 1].
+    """
     if not 0.0 < density <= 1.0:
         raise ValueError(f"density must lie in (0, 1], the share of entries that travel; got {density}")
     return max(1, round(density * size))

@@ -99,7 +99,7 @@ def _others(method: object, rounds: int, devices: int) -> int:
     if isinstance(method, Flora | FedEx):
         return rounds * devices
     if isinstance(method, Choco | OLora):
-        return devices
+        return devices + isinstance(method, Choco)  # with when each entry of its own copy last changed
     if isinstance(method, Merged):
         return -(-devices // 2)  # in 16 bit
     return 1 if isinstance(method, FedAlt | Flasc) else 0
