@@ -172,6 +172,19 @@ def test_copies_are_equal_whatever_is_lost_and_whoever_starts_afresh(seed: int, 
     assert agreeing(states) == 6
 
 
+def test_a_copy_of_an_earlier_life_is_never_taken_for_one_of_this(small: Callable[..., Setup]) -> None:
+    """Two messages, a fresh start, two more that device 0 does not hear: as many, but not the same."""
+    method, states = begun(Choco(density=0.05), small(3, steps=1))
+    anew = states[2]
+    for n in range(4):
+        if n == 2:
+            states[2] = replace(anew, own={**anew.own, **{x: np.array(n, dtype=np.uint32) for x in ("began", "round")}})
+        deaf = tuple((name, 2, 0) for name in ("gossip", "refresh", "refresh-1")) if n >= 2 else ()
+        states = gossip(method, states, Round(0, n, 9), lost=deaf)
+    states = gossip(method, states, Round(0, 4, 9))
+    np.testing.assert_array_equal(states[0].bank["copy/2/copy"], states[2].own["copy"])
+
+
 def test_a_device_that_nobody_is_to_hear_keeps_its_copy_and_no_link_goes_stale(small: Callable[..., Setup]) -> None:
     method, states = begun(Choco(), small(3))
     t = Round(0, 0, 9)

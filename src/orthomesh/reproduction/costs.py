@@ -98,8 +98,10 @@ def _others(method: object, rounds: int, devices: int) -> int:
     with every round, FLoRA by all adapters and FedEx-LoRA by as many factors of the residual."""
     if isinstance(method, Flora | FedEx):
         return rounds * devices
-    if isinstance(method, Choco | OLora):
-        return devices + isinstance(method, Choco)  # with when each entry of its own copy last changed
+    if isinstance(method, Choco):
+        return devices + 1  # copies, and when each entry of its own last changed
+    if isinstance(method, OLora):
+        return devices
     if isinstance(method, Merged):
         return -(-devices // 2)  # in 16 bit
     return 1 if isinstance(method, FedAlt | Flasc) else 0
