@@ -185,6 +185,21 @@ def test_a_copy_of_an_earlier_life_is_never_taken_for_one_of_this(small: Callabl
     np.testing.assert_array_equal(states[0].bank["copy/2/copy"], states[2].own["copy"])
 
 
+def test_who_has_been_away_makes_losses_good_from_the_start_on(small: Callable[..., Setup]) -> None:
+    """What was told before a round it missed may not be what it remembers, so all that has ever changed goes out."""
+    method, states = begun(Choco(density=0.05), small(3, steps=1))
+    for n in range(3):
+        states = gossip(method, states, Round(0, n, 9), lost=(("gossip", 1, 0),) if n == 2 else ())
+    states[1] = replace(states[1], own={**states[1].own, "began": np.array(4, dtype=np.uint32)})
+    t = Round(0, 4, 9)
+    facts = {k: method.describe(s, t) for k, s in states.items()}
+    assert [int(f.public.get("began", 0)) for f in facts.values()] == [0, 4, 0]
+    refresh, _ = method.plan(facts, t).phases
+    assert [(e.src, e.dst, e.held) for e in refresh.edges] == [(1, 0, 0)]
+    states = gossip(method, states, t)
+    assert agreeing(states) == 6
+
+
 def test_a_device_that_nobody_is_to_hear_keeps_its_copy_and_no_link_goes_stale(small: Callable[..., Setup]) -> None:
     method, states = begun(Choco(), small(3))
     t = Round(0, 0, 9)
@@ -231,7 +246,7 @@ def test_a_refresh_is_cut_where_links_carry_no_more_than_a_message() -> None:
 
 def test_pieces_count_in_order_only() -> None:
     own = {"copy": np.arange(1.0, 7.0, dtype=np.float32), "changed": np.array([0, 1, 2, 2, 2, 2], dtype=np.uint32)}
-    own |= {"version": np.array(2, dtype=np.uint32), "began": np.array(0, dtype=np.uint32)}
+    own |= {"version": np.array(2, dtype=np.uint32)}
     edges = [Edge(0, 1, room_bits=2048 + 6 + 64, held=1)]  # two entries
     one, two = piece(own, edges, 1), piece(own, edges, 2)
     assert (one["values"].tolist(), two["values"].tolist(), piece(own, edges, 3)) == ([3.0, 4.0], [5.0, 6.0], {})
@@ -243,11 +258,9 @@ def test_pieces_count_in_order_only() -> None:
     assert (int(whole["version"]), whole["copy"].tolist()) == (2, own["copy"].tolist())
     assert refreshed(known, two, start, 0) == known
     assert refreshed({**known, "version": np.array(0)}, one, start, 0)["copy"].tolist() == known["copy"].tolist()
-    old = piece(own, [edges[0]._replace(held=5)], 1)  # a version it never had: of a life before
-    assert old["piece"].tolist() == [1, 3, 0]
-    assert refreshed({**known, "version": np.array(5)}, old, start, 0)["copy"].tolist() == [0, 2, 3, 0, 0, 0]
-    away = piece({**own, "began": np.array(1)}, edges, 1)
-    assert away["piece"].tolist() == [1, 3, 0]
+    anew = piece(own, [edges[0]._replace(held=0)], 1)  # from the common start on, whatever was there
+    assert anew["piece"].tolist() == [1, 3, 0]
+    assert refreshed({**known, "version": np.array(5)}, anew, start, 0)["copy"].tolist() == [0, 2, 3, 0, 0, 0]
     for bad in ({"piece": np.zeros(2, dtype=np.uint32)}, {"values": np.array([np.nan, 0.0], dtype=np.float32)}):
         with pytest.raises(ValueError, match="device 0 sent"):
             refreshed(known, {**one, **bad}, start, 0)

@@ -89,9 +89,10 @@ def common(own: Arrays, setup: Setup) -> Array:
 
 
 def describe(device: DeviceState, t: Round, c: Choco) -> Facts:
-    """How many messages are in its copy, and in those it has of others: (id, count) rows by id."""
+    """The version of its copy, and of those it has of others: (id, version) rows by id; `began` unless that is 0."""
     have = [(k, int(get(device.bank, f"copy/{k}")["version"])) for k in places(device.bank, "copy")]
     public = {"version": device.own["version"], "have": np.array(have, dtype=np.uint32).reshape(-1, 2)}
+    public |= {"began": device.own["began"]} if device.own["began"] else {}
     columns = encode([Section("control", name, a) for name, a in public.items()]).columns
     size = flat(device.own).size
     return Facts(id=device.id, public=public, columns=columns, payload_bits=most_bits(size, c.density))
@@ -109,15 +110,19 @@ def plan(facts: Mapping[int, Facts], t: Round, c: Choco, gossip_c: GossipLora, s
     stale = [e for e in edges if e.held != version[e.src]]
     if not stale:
         return Plan(phases=phases)
-    owed: dict[int, int] = {}
-    size = _size(setup)
-    for e in stale:  # a message changes so many entries, and there was one a round at most
-        missed = version[e.src] - (e.held if e.held <= version[e.src] else 0)
-        owed[e.src] = max(owed.get(e.src, 0), min(size, missed * kept(size, c.density)))
-    told = refreshes(stale, owed, facts, size, setup.radio)
+    held = {i: [e.held for e in stale if e.src == i] for i in {e.src for e in stale}}
+    since = {i: _since(held[i], version[i], int(facts[i].public.get("began", 0))) for i in sorted(held)}
+    size = _size(setup)  # a message changes so many entries, and there was one a round at most
+    owed = {i: min(size, (version[i] - n) * kept(size, c.density)) for i, n in since.items()}
+    told = refreshes([e._replace(held=since[e.src]) for e in stale], owed, facts, size, setup.radio)
     left = {e[:2] for e in stale} - {e[:2] for p in told for e in p.edges}
     rest = [replace(p, edges=tuple(e for e in p.edges if e[:2] not in left)) for p in phases]
     return Plan(phases=(*told, *(p for p in rest if p.edges)))
+
+
+def _since(held: Sequence[int], version: int, began: int) -> int:
+    """The oldest version among the receivers; 0, the common start, where one is of another life or an unknown time."""
+    return min(held) if began < min(held) and max(held) <= version else 0
 
 
 def _size(setup: Setup) -> int:
@@ -136,7 +141,7 @@ def refreshes(
     carry even a piece are left out.
 
     Args:
-        stale: edges whose receivers lack messages, `held` the version they have.
+        stale: edges whose receivers lack messages, `held` the version from which on they are told.
         owed: most entries that a sender has to tell.
         facts: payloads and gains of the round.
         size: entries of a copy.
@@ -181,18 +186,14 @@ def send(device: DeviceState, phase: Phase, t: Round, c: Choco) -> tuple[Message
 
 
 def piece(own: Arrays, edges: Sequence[Edge], number: int) -> Arrays:
-    """One piece of the entries of the copy that have changed since the oldest version among the receivers.
-
-    Where somebody has one of another life of this device, or of a time of which it knows nothing, all that has ever
-    changed is told, from the common start on.
+    """One piece of the entries of the copy that have changed since a version, `held` of all edges.
 
     Returns:
         mask and values, float32; version of the copy; number of the piece, how many there are, and since which version.
         Nothing where there are fewer.
     """
-    held, version = [e.held for e in edges], int(own["version"])
-    since = min(held) if int(own["began"]) < min(held) and max(held) <= version else 0
-    owed, room = np.flatnonzero(own["changed"] > since), _entries(edges[0].room_bits, own["copy"].size)
+    since, room = edges[0].held, _entries(edges[0].room_bits, own["copy"].size)
+    owed = np.flatnonzero(own["changed"] > since)
     total = -(-owed.size // room) or 1
     if number > total:
         return {}
