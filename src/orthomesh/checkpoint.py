@@ -6,11 +6,11 @@ import contextlib
 import hashlib
 import json
 import os
-import secrets
 import sys
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -22,43 +22,42 @@ PLAIN, SHARED = "1", "2"
 """Versions of a checkpoint: every array by itself; or those that are one and the same array written once."""
 AGAIN = ".again"
 """Beside the arrays, whose names begin with a device: names of what is one of them over again, and of which."""
-ABANDONED_S = 600.0
-"""An attempt at a file that is older was left by a process that was killed."""
 
 
 def write_whole(path: Path, data: bytes) -> None:
     """Replace a file in one step: a reader, or a crash, sees the old content or the new one.
 
-    Several may write one file at a time: each in a file of its own, and the last counts.
+    Several may write one file at a time: one waits for the other, and the last counts.
 
     Raises:
         OSError: e.g. no space left; the old file is untouched and the attempt leaves nothing behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    attempt = _attempt(path)
-    try:
-        with open(attempt, "wb") as file:
-            _clear(path, os.fstat(file.fileno()).st_mtime - ABANDONED_S)
+    attempt = path.with_name(f".{path.name}.new")
+    with _held(attempt) as file:
+        try:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(attempt, path)
-    except OSError:
-        attempt.unlink(missing_ok=True)
-        raise
+            os.replace(attempt, path)
+        except OSError:
+            attempt.unlink(missing_ok=True)
+            raise
 
 
-def _attempt(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.new")
+def _held(attempt: Path) -> BinaryIO:
+    """An empty file that no other process writes to or renames until it is closed; what a crash left in it goes."""
+    import fcntl
 
-
-def _clear(path: Path, before: float) -> None:
-    """Remove attempts at a file that were last written to before a time, by the clock of the file system."""
-    with contextlib.suppress(OSError):  # gone already, or another user's: it does no harm
-        for name in os.listdir(path.parent):
-            left = path.with_name(name)
-            if name.startswith(f".{path.name}.") and name.endswith(".new") and left.lstat().st_mtime < before:
-                left.unlink()
+    while True:
+        number = os.open(attempt, os.O_RDWR | os.O_CREAT, 0o666)
+        fcntl.flock(number, fcntl.LOCK_EX)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.stat(attempt), os.fstat(number)):  # else it was renamed while we waited
+                if os.fstat(number).st_size:
+                    os.truncate(number, 0)
+                return os.fdopen(number, "wb")
+        os.close(number)
 
 
 class Shelf:

@@ -126,7 +126,7 @@ def unheard(bits: Mapping[Edge, float], facts: Mapping[int, Facts], radio: Radio
 
 def _gains(facts: Mapping[int, Facts], radio: Radio) -> Array:
     """What is known of gains, where it matters to who disturbs whom; 0 elsewhere. [M M]"""
-    size = 1 + max((k for f in facts.values() for k in (f.id, *f.gains)), default=0)
+    size = 1 + max((i for k, f in facts.items() for i in (k, *f.gains)), default=0)
     h = np.zeros((size, size))
     if radio.access == "reuse":
         for i, f in facts.items():
