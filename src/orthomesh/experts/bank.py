@@ -195,17 +195,24 @@ def keep_records(bank: Arrays, news: Mapping[int, Mapping[str, Array]]) -> dict[
             kept.update({_name("cluster", cluster, part): told[part] for part in PARTS})
             held.records[cluster] = told["members"], told["versions"]
             continue
-        held.add(ARRIVED, told["members"], told["versions"])
-        found = {k: (record, held.newest(k)) for k, record in ((ARRIVED, told), *shared.items())}
-        for k, (record, _) in found.items():
-            held.drop(k)
-            for part in record if k in shared else ():
-                del kept[_name("cluster", k, part)]
-        for k, (record, newest_of) in found.items():
-            if (place := held.place(cluster if k == ARRIVED else k, record, newest_of)) is not None:
-                held.add(place, record["members"], record["versions"])
-                kept.update({_name("cluster", place, part): record[part] for part in PARTS})
+        _put_beside(kept, held, cluster, {ARRIVED: told, **shared})
     return kept
+
+
+def _put_beside(kept: dict[str, Array], held: _Held, cluster: int, records: Mapping[int, Mapping[str, Array]]) -> None:
+    """Put the record that has `ARRIVED` in its place, and those it shares members with beside it, or away."""
+    told = records[ARRIVED]
+    held.add(ARRIVED, told["members"], told["versions"])
+    newest_of = {k: held.newest(k) for k in records}
+    for k, record in records.items():
+        held.drop(k)
+        for part in record if k != ARRIVED else ():
+            del kept[_name("cluster", k, part)]
+    for k, record in records.items():
+        place = held.place(cluster if k == ARRIVED else k, record, newest_of[k])
+        if place is not None:
+            held.add(place, record["members"], record["versions"])
+            kept.update({_name("cluster", place, part): record[part] for part in PARTS})
 
 
 class _Held(NamedTuple):
